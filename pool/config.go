@@ -1,0 +1,54 @@
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"keyway/hsm"
+)
+
+// Config configures a Pool. Zero values choose what is written at each field.
+type Config struct {
+	// Name appears in logs and metrics.
+	Name string
+	// Log receives one line per change of state of a member. Default: discard.
+	Log *slog.Logger
+	// OpTimeout is how long one operation may run in a session before it is given up as hung. Default 10 s.
+	OpTimeout time.Duration
+	// CanaryEvery is how often each member is probed while nothing else proves it able. Default 5 s, at most 10 s.
+	CanaryEvery time.Duration
+	// RetryRatio is the share of requests that may be retried on another member. Default 0.2, with
+	// a floor of 10 retries a second so that a quiet pool may always fail over.
+	RetryRatio float64
+	// Attempts is the largest number of members tried for one operation. Default 3.
+	Attempts int
+	// SlowStart is how long a member that (re)joined gets less than its share. Default 2 s.
+	SlowStart time.Duration
+}
+
+// MemberConfig describes a member.
+type MemberConfig struct {
+	// Name is unique in the pool (key.CheckName).
+	Name string
+	// Open finds, opens and logs in the member's token. It is called when the member joins and after each loss,
+	// with back-off, never twice at once, and never again after it returned a Locked fault until
+	// an operator calls ClearLatch.
+	Open func(context.Context) (hsm.Token, error)
+	// KEK is the CKA_ID of the pool KEK, the AES key under which working keys travel; nil for a member that needs none.
+	KEK []byte
+	// Provision is called with a session when the token does not hold the KEK; it puts it there. Nil: such a member is refused.
+	Provision func(context.Context, hsm.Keeper) error
+	// Sessions is how many operations run at once. Default: what the token's profile says, else 16, never above the token's limit.
+	Sessions int
+	// Queue is how many operations may wait. Default 64 for each session.
+	Queue int
+	// Handles is how many loaded keys are kept. Default: what the token's profile says, else 1,024.
+	Handles int
+	// Latched, when not empty, is why the member must not log in: it joins latched. It is how a latch survives a restart.
+	Latched string
+	// Drained: the member joins drained and is opened only by Resume.
+	Drained bool
+	// OnLatch is told, once, when the member latches, so that the latch can be stored. It must not call the pool.
+	OnLatch func(member, reason string)
+}

@@ -1,0 +1,55 @@
+package pool
+
+import "time"
+
+// State is a member's state.
+type State string
+
+// The states of a member: joining → active ⇄ ejected, active → draining → drained, and latched (PIN trouble).
+const (
+	Joining  State = "joining"
+	Active   State = "active"
+	Ejected  State = "ejected"
+	Draining State = "draining"
+	Drained  State = "drained"
+	Latched  State = "latched"
+)
+
+// Stat is a snapshot of a pool.
+type Stat struct {
+	Pool    string       `json:"pool"`
+	Members []MemberStat `json:"members"`
+	// Ready: some member proved able within the last 10 s.
+	Ready      bool   `json:"ready"`
+	Operations uint64 `json:"operations"`
+	Retries    uint64 `json:"retries"`
+	Overloaded uint64 `json:"overloaded"`
+}
+
+// MemberStat is a snapshot of a member. Counters start at 0 when the member is added.
+type MemberStat struct {
+	Name  string `json:"name"`
+	State State  `json:"state"`
+	// Reason is why the member is not active, for people.
+	Reason  string `json:"reason,omitempty"`
+	Breaker string `json:"breaker"`
+	// PID is the worker process, 0 when the token is in this process or not open.
+	PID          int           `json:"pid,omitempty"`
+	Token        string        `json:"token,omitempty"`
+	Serial       string        `json:"serial,omitempty"`
+	Epoch        uint64        `json:"epoch"`
+	Sessions     int           `json:"sessions"`
+	Busy         int           `json:"busy"`
+	Queued       int           `json:"queued"`
+	QueueLimit   int           `json:"queue_limit"`
+	Handles      int           `json:"handles"`
+	Operations   uint64        `json:"operations"`
+	Failures     uint64        `json:"failures"`
+	Loads        uint64        `json:"handle_loads"`
+	Evictions    uint64        `json:"handle_evictions"`
+	Hung         uint64        `json:"hung"`
+	Respawns     uint64        `json:"respawns"`
+	Latency      time.Duration `json:"latency_ns"`
+	LastCanary   time.Time     `json:"last_canary,omitzero"`
+	LastCanaryOK bool          `json:"last_canary_ok"`
+}
