@@ -1,0 +1,88 @@
+package hsm
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+)
+
+// PIN is a user PIN or another small secret. It prints as "[redacted]" whatever
+// prints it. The zero value is an empty PIN.
+type PIN struct{ b *[]byte }
+
+const redacted = "[redacted]"
+
+// maxPIN bounds what is read of a PIN file, in bytes.
+const maxPIN = 1024
+
+// NewPIN returns a PIN that owns a copy of b; the caller wipes b.
+func NewPIN(b []byte) PIN {
+	c := bytes.Clone(b)
+	return PIN{&c}
+}
+
+// ReadPIN reads a PIN from a file, less one line end. A file that others than its owner and
+// group may read, an empty one and one of more than 1,024 bytes are refused.
+func ReadPIN(path string) (PIN, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return PIN{}, fmt.Errorf("reading a PIN: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return PIN{}, fmt.Errorf("reading a PIN: %w", err)
+	}
+	if st.Mode().Perm()&0o007 != 0 {
+		return PIN{}, fmt.Errorf("PIN file %s may be read by everybody: chmod 600 it and change the PIN", path)
+	}
+	buf := make([]byte, maxPIN+1)
+	defer clear(buf)
+	n, err := io.ReadFull(f, buf)
+	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+		return PIN{}, fmt.Errorf("reading a PIN: %w", err)
+	}
+	b := buf[:n]
+	b = bytes.TrimSuffix(b, []byte("\n"))
+	b = bytes.TrimSuffix(b, []byte("\r"))
+	if len(b) == 0 {
+		return PIN{}, fmt.Errorf("PIN file %s is empty", path)
+	}
+	if len(b) > maxPIN {
+		return PIN{}, fmt.Errorf("PIN file %s is longer than %d bytes: is it the right file?", path, maxPIN)
+	}
+	return NewPIN(b), nil
+}
+
+// Reveal returns the PIN itself. The slice is the PIN's own: it is valid until Wipe and must not be kept.
+func (p PIN) Reveal() []byte {
+	if p.b == nil {
+		return nil
+	}
+	return *p.b
+}
+
+// Wipe overwrites the PIN; every copy of p is empty afterwards.
+func (p PIN) Wipe() {
+	if p.b != nil {
+		clear(*p.b)
+		*p.b = (*p.b)[:0]
+	}
+}
+
+// String returns "[redacted]".
+func (p PIN) String() string { return redacted }
+
+// GoString returns "[redacted]".
+func (p PIN) GoString() string { return redacted }
+
+// Format writes "[redacted]" for every verb.
+func (p PIN) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
+
+// LogValue returns "[redacted]".
+func (p PIN) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns "[redacted]".
+func (p PIN) MarshalText() ([]byte, error) { return []byte(redacted), nil }
