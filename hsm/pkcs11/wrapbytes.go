@@ -1,0 +1,112 @@
+//go:build cgo
+
+package pkcs11
+
+import (
+	"fmt"
+
+	"keyway/hsm"
+)
+
+func unsupportedHash(h hsm.Hash) error {
+	return fmt.Errorf("%w: %s with %s", hsm.ErrUnsupported, hsm.RSAPKCSOAEP, h)
+}
+
+// checkClear refuses what RFC 3394 or RFC 5649 cannot wrap. Tokens pad such input with zeros instead, and its length is lost.
+func checkClear(m hsm.MechanismType, n int) error {
+	if m == hsm.AESKeyWrap && (n < 16 || n%8 != 0) {
+		return refused("%d bytes cannot be wrapped by %s: it takes multiples of 8 from 16 on", n, m)
+	}
+	if n < 1 {
+		return refused("nothing to wrap")
+	}
+	return nil
+}
+
+// checkBlob refuses what cannot be the wrapping of anything.
+func checkBlob(m hsm.MechanismType, n int) error {
+	least := 24
+	if m == hsm.AESKeyWrapKWP {
+		least = 16
+	}
+	if n < least || n%8 != 0 {
+		return refused("%d bytes are not what %s makes: multiples of 8 from %d on", n, m, least)
+	}
+	return nil
+}
+
+// wrapSteps are the functions of the steps of kw_wrap_bytes, unwrapSteps those of kw_unwrap_bytes.
+var (
+	wrapSteps   = [...]hsm.Function{hsm.FnCreate, hsm.FnWrap, hsm.FnDestroy}
+	unwrapSteps = [...]hsm.Function{hsm.FnUnwrap, hsm.FnGetAttribute, hsm.FnDestroy}
+)
+
+// wrapBytes wraps clear material: by C_Encrypt where the token can, else by way of a session object.
+func (s *Session) wrapBytes(op *hsm.Op) error {
+	m := op.Mech.Type
+	if err := checkClear(m, len(op.In)); err != nil {
+		return err
+	}
+	// RFC 3394 adds 8 bytes, RFC 5649 8 to 15.
+	out := room(op.Out, len(op.In)+16+s.t.profile.Slack)
+	if s.t.profile.WrapByEncrypt {
+		out, err := s.call(hsm.FnWrap, op.Key, operation{kind: encrypt, mechanism: m}, nil, op.In, out, 0)
+		if err == nil {
+			op.Out = out
+		}
+		return err
+	}
+	s.t.objectsComeAndGo()
+	defer s.t.objectsStay()
+	r := s.t.lib.wrapBytes(s.h, op.Key, m, op.In, out)
+	if r.code == hsm.BufferTooSmall && r.step == 1 {
+		out = make([]byte, 4*len(out))
+		r = s.t.lib.wrapBytes(s.h, op.Key, m, op.In, out)
+	}
+	if r.code == hsm.OK && r.n > len(out) {
+		r.code = hsm.GeneralError
+	}
+	if r.code != hsm.OK {
+		return s.failed(r.code, wrapSteps[r.step])
+	}
+	op.Out = out[:r.n]
+	return nil
+}
+
+func (s *Session) unwrapBytes(op *hsm.Op) error {
+	m := op.Mech.Type
+	if err := checkBlob(m, len(op.In)); err != nil {
+		return err
+	}
+	out := room(op.Out, len(op.In)+s.t.profile.Slack)
+	if s.t.profile.WrapByEncrypt {
+		o := operation{kind: decrypt, mechanism: m}
+		return s.finish(op, hsm.FnUnwrap, o, op.In, out, s.t.lib.run(s.h, op.Key, o, nil, nil, op.In, out))
+	}
+	s.t.objectsComeAndGo()
+	defer s.t.objectsStay()
+	r := s.t.lib.unwrapBytes(s.h, op.Key, m, op.In, out)
+	if r.code == hsm.OK && r.n > len(out) {
+		r.code = hsm.GeneralError
+	}
+	if r.code != hsm.OK {
+		clear(out)
+		return s.failed(r.code, unwrapSteps[r.step])
+	}
+	clear(out[r.n:])
+	op.Out = out[:r.n]
+	return nil
+}
+
+// objectsComeAndGo and objectsStay enclose every call that makes or destroys objects.
+func (t *Token) objectsComeAndGo() {
+	if t.profile.FindAlone {
+		t.objects.RLock()
+	}
+}
+
+func (t *Token) objectsStay() {
+	if t.profile.FindAlone {
+		t.objects.RUnlock()
+	}
+}
