@@ -30,7 +30,7 @@ func (s *Session) Do(op *hsm.Op) error {
 		clear(op.Out[:cap(op.Out)])
 		op.Out = op.Out[:0]
 	}
-	lost := s.closing.Load() && op.Err != nil
+	lost := s.lost
 	s.leave()
 	if lost {
 		return op.Err
@@ -125,7 +125,7 @@ func (s *Session) sign(op *hsm.Op) error {
 	if op.Mech.Type == hsm.RSAPKCSPSS {
 		o.hash = hashOf(h)
 	}
-	out, err := s.call(hsm.FnSign, op.Key, o, nil, in, room(op.Out, most+s.t.profile.Slack), 0)
+	out, err := s.call(hsm.FnSign, op.Key, o, nil, in, room(op.Out, most), 0)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (s *Session) sign(op *hsm.Op) error {
 }
 
 func (s *Session) encryptGCM(op *hsm.Op) error {
-	out := room(op.Out, hsm.GCMIVSize+len(op.In)+hsm.GCMTagSize+s.t.profile.Slack)
+	out := room(op.Out, hsm.GCMIVSize+len(op.In)+hsm.GCMTagSize)
 	if s.t.profile.TokenIV {
 		clear(out[:hsm.GCMIVSize])
 	} else {
@@ -158,7 +158,7 @@ func (s *Session) decryptGCM(op *hsm.Op) error {
 	}
 	iv, in := op.In[:hsm.GCMIVSize], op.In[hsm.GCMIVSize:]
 	// As large as the ciphertext with its tag: some tokens check against that before they take the tag off.
-	out := room(op.Out, len(in)+s.t.profile.Slack)
+	out := room(op.Out, len(in))
 	o := operation{kind: decrypt, mechanism: hsm.AESGCM}
 	r := s.t.lib.run(s.h, op.Key, o, iv, op.Mech.AAD, in, out)
 	return s.finish(op, hsm.FnDecrypt, o, in, out, r)
@@ -176,7 +176,7 @@ func (s *Session) decryptOAEP(op *hsm.Op) error {
 		return refused("%d bytes are no RSA block", len(op.In))
 	}
 	o := operation{kind: decrypt, mechanism: hsm.RSAPKCSOAEP, hash: hashOf(h)}
-	out := room(op.Out, len(op.In)+s.t.profile.Slack)
+	out := room(op.Out, len(op.In))
 	return s.finish(op, hsm.FnDecrypt, o, op.In, out, s.t.lib.run(s.h, op.Key, o, nil, nil, op.In, out))
 }
 

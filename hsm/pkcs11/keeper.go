@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"fmt"
+	"slices"
 
 	"keyway/hsm"
 )
@@ -30,7 +31,7 @@ func (s *Session) Generate(spec hsm.Spec) (hsm.Handle, error) {
 	}
 	s.t.objectsComeAndGo()
 	defer s.t.objectsStay()
-	t := keyTemplate(spec)
+	t := s.t.profile.template(spec)
 	if spec.ObjectClass() == hsm.ClassSecret {
 		t.number(attrValueLen, uint64(spec.Bits/8))
 		r := s.t.lib.generate(s.h, m, t)
@@ -39,7 +40,7 @@ func (s *Session) Generate(spec hsm.Spec) (hsm.Handle, error) {
 		}
 		return r.handle, nil
 	}
-	pub := keyTemplate(publicHalf(spec))
+	pub := s.t.profile.template(publicHalf(spec))
 	if spec.Type == hsm.KeyRSA {
 		pub.number(attrModulusBits, uint64(spec.Bits))
 		pub.bytes(attrPublicExponent, []byte{1, 0, 1})
@@ -119,7 +120,7 @@ func (s *Session) Import(spec hsm.Spec, material []byte) (hsm.Handle, error) {
 	if err := checkSpec(spec); err != nil {
 		return 0, err
 	}
-	t := keyTemplate(spec)
+	t := s.t.profile.template(spec)
 	defer t.wipe()
 	var err error
 	switch spec.ObjectClass() {
@@ -158,12 +159,24 @@ func (s *Session) WrapKey(kek hsm.Handle, m hsm.Mechanism, key hsm.Handle) ([]by
 		return nil, err
 	}
 	defer s.leave()
+	if s.t.profile.WrapsAnything {
+		v := []byte{0}
+		if r := s.t.lib.attribute(s.h, key, attrExtractable, v); r.code != hsm.OK {
+			return nil, s.failed(r.code, hsm.FnGetAttribute)
+		}
+		if v[0] == 0 {
+			return nil, s.failed(hsm.KeyUnextractable, hsm.FnWrap)
+		}
+	}
 	// A fixed, large buffer: the length is not asked for, because some tokens answer that wrongly.
 	out := make([]byte, mostWrapped)
 	r := s.t.lib.wrap(s.h, kek, m.Type, key, out)
 	if r.code == hsm.DataLenRange && s.t.profile.WrapWholeOnly && m.Type == hsm.AESKeyWrap {
 		return nil, fmt.Errorf("%w: this token does not pad private keys for %s; wrap with %s, or on another member",
 			hsm.ErrUnsupported, m.Type, hsm.AESKeyWrapKWP)
+	}
+	if r.code == hsm.KeyNotWrappable && s.t.profile.ClearWrap != nil {
+		return s.wrapClear(kek, m.Type, key)
 	}
 	if r.code == hsm.OK && r.n > len(out) {
 		r.code = hsm.GeneralError
@@ -199,7 +212,10 @@ func (s *Session) UnwrapKey(kek hsm.Handle, m hsm.Mechanism, blob []byte, spec h
 		return 0, err
 	}
 	defer s.leave()
-	t := keyTemplate(spec)
+	if slices.Contains(s.t.profile.ClearWrap, spec.Type) {
+		return s.unwrapClear(kek, m.Type, blob, spec)
+	}
+	t := s.t.profile.template(spec)
 	if spec.Type == hsm.KeyEC && s.t.profile.ECNeedsName {
 		t.bytes(attrNSSDB, nssName(spec))
 	}
@@ -209,30 +225,7 @@ func (s *Session) UnwrapKey(kek hsm.Handle, m hsm.Mechanism, blob []byte, spec h
 	if r.code != hsm.OK {
 		return 0, s.failed(r.code, hsm.FnUnwrap)
 	}
-	if s.t.profile.LockAfterUnwrap && !spec.Extractable {
-		if err := s.lock(r.handle); err != nil {
-			_ = s.t.lib.destroy(s.h, r.handle)
-			return 0, err
-		}
-	}
 	return r.handle, nil
-}
-
-// lock makes an object that the token left extractable what its template asked for, and makes sure of it.
-func (s *Session) lock(h hsm.Handle) error {
-	t := &template{packed: make([]byte, 0, 64)}
-	t.flag(attrExtractable, false)
-	if r := s.t.lib.setAttributes(s.h, h, t); r.code != hsm.OK {
-		return s.failed(r.code, hsm.FnUnwrap)
-	}
-	v := []byte{1}
-	if r := s.t.lib.attribute(s.h, h, attrExtractable, v); r.code != hsm.OK {
-		return s.failed(r.code, hsm.FnGetAttribute)
-	}
-	if v[0] != 0 {
-		return fmt.Errorf("%w: an unwrapped key cannot be made unextractable on this token", hsm.ErrUnsupported)
-	}
-	return nil
 }
 
 // Destroy destroys an object, and with the private object of a pair on the token its public half.

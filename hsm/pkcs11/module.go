@@ -16,7 +16,8 @@ type Config struct {
 	// TokenLabel and TokenSerial find the token; at least one is needed, and both must match if both are given.
 	// Slot numbers change between starts and are never used.
 	TokenLabel, TokenSerial string
-	// PIN logs in. Without one there is no login, which only tokens that need none accept. It stays the caller's.
+	// PIN logs in. It stays the caller's. Without one there is no login, which only tokens that want
+	// none accept, unless the token has a PIN pad of its own.
 	PIN hsm.PIN
 	// InitArgs is given to C_Initialize as pReserved: NSS wants "configdir='…' …" there. The first
 	// C_Initialize in the process decides; later ones are told that it has been done.

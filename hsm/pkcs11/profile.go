@@ -27,12 +27,12 @@ type Profile struct {
 
 	// TokenIV: the token writes the IV of AES-GCM itself and wants zeros.
 	TokenIV bool
-	// WrapByEncrypt: clear bytes are wrapped and unwrapped by C_Encrypt and C_Decrypt, without a session object.
-	WrapByEncrypt bool
-	// Slack is how many bytes an output buffer must be larger than the output.
-	Slack int
-	// LockAfterUnwrap: C_UnwrapKey ignores CKA_EXTRACTABLE=false, so it is set afterwards and read back.
-	LockAfterUnwrap bool
+	// WrapsAnything: C_WrapKey wraps objects whose CKA_EXTRACTABLE is false, so it is looked at here first.
+	WrapsAnything bool
+	// ClearWrap are key types that the token can neither wrap nor unwrap. Their clear value passes through
+	// this process instead, and those that are Extractable are not sensitive. Only for software tokens,
+	// which keep their keys in this process anyway.
+	ClearWrap []hsm.KeyType
 	// ECNeedsName: a private EC key is unwrapped and created only with NSS's own name for it.
 	ECNeedsName bool
 	// WrapWholeOnly: AES_KEY_WRAP refuses private keys whose PKCS#8 is no multiple of 8 bytes long instead of padding them.
@@ -52,11 +52,13 @@ var profiles = []Profile{
 		// and so does finding (576); both are fixed in 2.7.0.
 		Vendor: hsm.VendorSoftHSM, Manufacturers: []string{"SoftHSM"}, Models: []string{"SoftHSM"},
 		OAEPHashes: []hsm.Hash{hsm.SHA1}, SerialGenerate: true, FindAlone: true,
+		ClearWrap: []hsm.KeyType{hsm.KeyEd25519},
 	},
 	{
-		// Measured with softokn 3.87.
+		// Measured with softokn 3.87. C_WrapKey does not look at CKA_EXTRACTABLE, and its answer to
+		// how long the output will be is too small, which nobody here asks.
 		Vendor: hsm.VendorNSS, Manufacturers: []string{"Mozilla"}, Models: []string{"NSS 3"}, Libraries: []string{"NSS Internal"},
-		WrapByEncrypt: true, Slack: 64, LockAfterUnwrap: true, ECNeedsName: true, WrapWholeOnly: true,
+		WrapsAnything: true, ECNeedsName: true, WrapWholeOnly: true,
 	},
 	{
 		// Thales documents about 30 threads for the best rate; 128 leaves room for a group of four.

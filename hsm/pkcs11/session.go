@@ -20,6 +20,7 @@ type Session struct {
 	// mu is held while a call is inside the library, so that Close cannot pull the session away under it.
 	mu      sync.Mutex
 	closing atomic.Bool // set once Close was called or the session was lost
+	lost    bool        // a code said that the session cannot be used again
 	stale   bool        // the handle is not ours any more
 	closed  bool
 
@@ -87,7 +88,7 @@ func (s *Session) failed(c hsm.Code, fn hsm.Function) error {
 		}
 	}
 	if lost(c) {
-		s.stale = gone(c)
+		s.lost, s.stale = true, gone(c)
 		s.closing.Store(true)
 	}
 	return &hsm.Error{Code: c, Function: fn, Vendor: s.t.profile.Vendor}

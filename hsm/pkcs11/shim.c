@@ -269,7 +269,7 @@ kw_result kw_random(kw_functions *f, kw_ulong session, kw_byte *out, kw_ulong le
 
 kw_result kw_login(kw_functions *f, kw_ulong session, kw_ulong user, kw_byte *pin, kw_ulong len)
 {
-	return (kw_result){.rv = f->C_Login(session, user, pin, len)};
+	return (kw_result){.rv = f->C_Login(session, user, len ? pin : NULL, len)};
 }
 
 kw_result kw_init_token(kw_functions *f, kw_ulong slot, kw_byte *pin, kw_ulong len, kw_byte *label)

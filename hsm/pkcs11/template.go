@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"keyway/hsm"
 )
@@ -88,8 +89,8 @@ func (t *template) flag(a attribute, v bool) {
 
 func (t *template) wipe() { clear(t.packed[:cap(t.packed)]) }
 
-// keyTemplate holds what every object of the Spec has in common, however it comes to be.
-func keyTemplate(s hsm.Spec) *template {
+// template holds what every object of the Spec has in common, however it comes to be.
+func (p *Profile) template(s hsm.Spec) *template {
 	t := newTemplate()
 	c := s.ObjectClass()
 	t.number(attrClass, uint64(c))
@@ -117,7 +118,7 @@ func keyTemplate(s hsm.Spec) *template {
 	may(attrSign, hsm.MaySign)
 	may(attrDecrypt, hsm.MayDecrypt)
 	may(attrUnwrap, hsm.MayUnwrap)
-	t.flag(attrSensitive, true)
+	t.flag(attrSensitive, !s.Extractable || !slices.Contains(p.ClearWrap, s.Type))
 	t.flag(attrExtractable, s.Extractable)
 	return t
 }

@@ -132,7 +132,11 @@ var pinTrouble = []struct {
 
 func (t *Token) logIn(cfg *Config, flags uint) error {
 	pin := cfg.PIN.Reveal()
-	if len(pin) == 0 {
+	// Without a PIN pad only a token that wants no login can be used without a PIN.
+	if len(pin) == 0 && flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH == 0 {
+		if flags&pkcs11.CKF_LOGIN_REQUIRED != 0 {
+			return fmt.Errorf("token %s wants a login: configure its PIN file", cfg.name())
+		}
 		return nil
 	}
 	for _, p := range pinTrouble {

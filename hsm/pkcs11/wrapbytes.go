@@ -41,21 +41,14 @@ var (
 	unwrapSteps = [...]hsm.Function{hsm.FnUnwrap, hsm.FnGetAttribute, hsm.FnDestroy}
 )
 
-// wrapBytes wraps clear material: by C_Encrypt where the token can, else by way of a session object.
+// wrapBytes wraps clear material by way of a session object, so that a key that may only wrap suffices.
 func (s *Session) wrapBytes(op *hsm.Op) error {
 	m := op.Mech.Type
 	if err := checkClear(m, len(op.In)); err != nil {
 		return err
 	}
 	// RFC 3394 adds 8 bytes, RFC 5649 8 to 15.
-	out := room(op.Out, len(op.In)+16+s.t.profile.Slack)
-	if s.t.profile.WrapByEncrypt {
-		out, err := s.call(hsm.FnWrap, op.Key, operation{kind: encrypt, mechanism: m}, nil, op.In, out, 0)
-		if err == nil {
-			op.Out = out
-		}
-		return err
-	}
+	out := room(op.Out, len(op.In)+16)
 	s.t.objectsComeAndGo()
 	defer s.t.objectsStay()
 	r := s.t.lib.wrapBytes(s.h, op.Key, m, op.In, out)
@@ -78,11 +71,7 @@ func (s *Session) unwrapBytes(op *hsm.Op) error {
 	if err := checkBlob(m, len(op.In)); err != nil {
 		return err
 	}
-	out := room(op.Out, len(op.In)+s.t.profile.Slack)
-	if s.t.profile.WrapByEncrypt {
-		o := operation{kind: decrypt, mechanism: m}
-		return s.finish(op, hsm.FnUnwrap, o, op.In, out, s.t.lib.run(s.h, op.Key, o, nil, nil, op.In, out))
-	}
+	out := room(op.Out, len(op.In))
 	s.t.objectsComeAndGo()
 	defer s.t.objectsStay()
 	r := s.t.lib.unwrapBytes(s.h, op.Key, m, op.In, out)
