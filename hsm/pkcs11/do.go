@@ -15,6 +15,12 @@ var outputs = map[hsm.MechanismType]int{
 	hsm.SHA256HMAC: 32, hsm.SHA384HMAC: 48, hsm.SHA512HMAC: 64, hsm.AESCMAC: 16,
 }
 
+// exact reports whether the output always has the length in outputs. NSS cuts a MAC
+// short when its buffer is; nobody may ever get such a one.
+func exact(m hsm.MechanismType) bool {
+	return m != hsm.RSAPKCS && m != hsm.RSAPKCSPSS && m != hsm.ECDSA
+}
+
 // mostRandom bounds OpRandom, so that one operation cannot hold a session for long.
 const mostRandom = 1 << 20
 
@@ -71,32 +77,43 @@ func (s *Session) do(op *hsm.Op) error {
 	return refused("cannot %s with %s", op.Kind, op.Mech.Type)
 }
 
-// room returns all of out if it holds n bytes, else new memory.
+// room returns n bytes: the beginning of out if it has so many, else new memory.
 func room(out []byte, n int) []byte {
-	if cap(out) >= n && n > 0 {
-		return out[:cap(out)]
+	if cap(out) >= n {
+		return out[:n]
 	}
 	return make([]byte, n)
 }
 
-// call runs one operation whose output follows the first at bytes of out (the IV, if
-// any), and returns the memory with the output in it. When the token asks for a larger
-// buffer it gets one, once; the operation is still pending then.
-func (s *Session) call(fn hsm.Function, key hsm.Handle, o operation, aad, in, out []byte, at int) ([]byte, error) {
-	r := s.t.lib.run(s.h, key, o, out[:at], aad, in, out[at:])
+// call runs one operation whose output follows the first at bytes of out (the IV, when encrypting), and
+// returns the memory with the output in it. When the token asks for a larger buffer it
+// gets one, once: the operation is still pending then, or, on tokens that end it
+// nevertheless, is done again from the start with the same IV and input.
+func (s *Session) call(fn hsm.Function, key hsm.Handle, o operation, iv, aad, in, out []byte, at int) ([]byte, error) {
+	r := s.t.lib.run(s.h, key, o, iv, aad, in, out[at:])
 	if r.code == hsm.BufferTooSmall && r.step == 1 {
 		larger := make([]byte, at+max(4*len(out), 4096))
-		copy(larger, out[:at])
+		if at > 0 {
+			copy(larger, out[:at])
+			iv = larger[:at]
+		}
 		clear(out)
 		out, o.resume = larger, true
-		r = s.t.lib.run(s.h, key, o, nil, nil, in, out[at:])
+		r = s.t.lib.run(s.h, key, o, iv, aad, in, out[at:])
+		if r.code == hsm.OperationNotInitialized {
+			o.resume = false
+			r = s.t.lib.run(s.h, key, o, iv, aad, in, out[at:])
+		}
+	}
+	if r.code == hsm.OK && (r.n < 0 || r.n > len(out)-at) {
+		r.code = hsm.GeneralError
 	}
 	if r.code != hsm.OK {
+		clear(out)
 		return nil, s.failed(r.code, fn)
 	}
-	if r.n < 0 || r.n > len(out)-at {
-		return nil, s.failed(hsm.GeneralError, fn)
-	}
+	// What a token left behind its answer may be plaintext or padding.
+	clear(out[at+r.n:])
 	return out[:at+r.n], nil
 }
 
@@ -125,9 +142,12 @@ func (s *Session) sign(op *hsm.Op) error {
 	if op.Mech.Type == hsm.RSAPKCSPSS {
 		o.hash = hashOf(h)
 	}
-	out, err := s.call(hsm.FnSign, op.Key, o, nil, in, room(op.Out, most), 0)
+	out, err := s.call(hsm.FnSign, op.Key, o, nil, nil, in, room(op.Out, most), 0)
 	if err != nil {
 		return err
+	}
+	if exact(op.Mech.Type) && len(out) != most {
+		return s.failed(hsm.GeneralError, hsm.FnSign)
 	}
 	op.Out = out
 	return nil
@@ -141,7 +161,7 @@ func (s *Session) encryptGCM(op *hsm.Op) error {
 		_, _ = rand.Read(out[:hsm.GCMIVSize]) // never fails (crypto/rand documents it)
 	}
 	out, err := s.call(hsm.FnEncrypt, op.Key, operation{kind: encrypt, mechanism: hsm.AESGCM},
-		op.Mech.AAD, op.In, out, hsm.GCMIVSize)
+		out[:hsm.GCMIVSize], op.Mech.AAD, op.In, out, hsm.GCMIVSize)
 	if err != nil {
 		return err
 	}
@@ -158,10 +178,11 @@ func (s *Session) decryptGCM(op *hsm.Op) error {
 	}
 	iv, in := op.In[:hsm.GCMIVSize], op.In[hsm.GCMIVSize:]
 	// As large as the ciphertext with its tag: some tokens check against that before they take the tag off.
-	out := room(op.Out, len(in))
-	o := operation{kind: decrypt, mechanism: hsm.AESGCM}
-	r := s.t.lib.run(s.h, op.Key, o, iv, op.Mech.AAD, in, out)
-	return s.finish(op, hsm.FnDecrypt, o, in, out, r)
+	out, err := s.call(hsm.FnDecrypt, op.Key, operation{kind: decrypt, mechanism: hsm.AESGCM}, iv, op.Mech.AAD, in, room(op.Out, len(in)), 0)
+	if err == nil {
+		op.Out = out
+	}
+	return err
 }
 
 func (s *Session) decryptOAEP(op *hsm.Op) error {
@@ -176,34 +197,18 @@ func (s *Session) decryptOAEP(op *hsm.Op) error {
 		return refused("%d bytes are no RSA block", len(op.In))
 	}
 	o := operation{kind: decrypt, mechanism: hsm.RSAPKCSOAEP, hash: hashOf(h)}
-	out := room(op.Out, len(op.In))
-	return s.finish(op, hsm.FnDecrypt, o, op.In, out, s.t.lib.run(s.h, op.Key, o, nil, nil, op.In, out))
-}
-
-// finish ends a decryption: a larger buffer once if need be, and the result into op.
-func (s *Session) finish(op *hsm.Op, fn hsm.Function, o operation, in, out []byte, r result) error {
-	if r.code == hsm.BufferTooSmall && r.step == 1 {
-		out, o.resume = make([]byte, max(4*len(out), 4096)), true
-		r = s.t.lib.run(s.h, op.Key, o, nil, nil, in, out)
+	out, err := s.call(hsm.FnDecrypt, op.Key, o, nil, nil, op.In, room(op.Out, len(op.In)), 0)
+	if err == nil {
+		op.Out = out
 	}
-	if r.code == hsm.OK && (r.n < 0 || r.n > len(out)) {
-		r.code = hsm.GeneralError
-	}
-	if r.code != hsm.OK {
-		clear(out)
-		return s.failed(r.code, fn)
-	}
-	// What a token left behind its answer may be plaintext or padding.
-	clear(out[r.n:])
-	op.Out = out[:r.n]
-	return nil
+	return err
 }
 
 func (s *Session) randomBytes(op *hsm.Op) error {
 	if op.Len <= 0 || op.Len > mostRandom {
 		return refused("%d random bytes: ask for 1 to %d", op.Len, mostRandom)
 	}
-	out := room(op.Out, op.Len)[:op.Len]
+	out := room(op.Out, op.Len)
 	if r := s.t.lib.random(s.h, out); r.code != hsm.OK {
 		return s.failed(r.code, hsm.FnRandom)
 	}

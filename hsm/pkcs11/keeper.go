@@ -4,13 +4,9 @@ package pkcs11
 
 import (
 	"fmt"
-	"slices"
 
 	"keyway/hsm"
 )
-
-// mostWrapped is room for the wrapping of any private key Keyway knows: an RSA-4096 key has about 2,400 bytes.
-const mostWrapped = 8192
 
 // Generate makes a key, or a pair. The public half of a session pair is read, remembered and destroyed.
 func (s *Session) Generate(spec hsm.Spec) (hsm.Handle, error) {
@@ -132,7 +128,7 @@ func (s *Session) Import(spec hsm.Spec, material []byte) (hsm.Handle, error) {
 	case hsm.ClassPrivate:
 		err = putPrivate(t, &s.t.profile, spec, material)
 	case hsm.ClassPublic:
-		err = putPublic(t, &s.t.profile, spec, material)
+		err = putPublic(t, spec, material)
 	}
 	if err != nil {
 		return 0, err
@@ -146,84 +142,6 @@ func (s *Session) Import(spec hsm.Spec, material []byte) (hsm.Handle, error) {
 	r := s.t.lib.create(s.h, t)
 	if r.code != hsm.OK {
 		return 0, s.failed(r.code, hsm.FnCreate)
-	}
-	return r.handle, nil
-}
-
-// WrapKey wraps key under kek inside the token.
-func (s *Session) WrapKey(kek hsm.Handle, m hsm.Mechanism, key hsm.Handle) ([]byte, error) {
-	if err := s.wraps(m.Type); err != nil {
-		return nil, err
-	}
-	if err := s.enter(); err != nil {
-		return nil, err
-	}
-	defer s.leave()
-	if s.t.profile.WrapsAnything {
-		v := []byte{0}
-		if r := s.t.lib.attribute(s.h, key, attrExtractable, v); r.code != hsm.OK {
-			return nil, s.failed(r.code, hsm.FnGetAttribute)
-		}
-		if v[0] == 0 {
-			return nil, s.failed(hsm.KeyUnextractable, hsm.FnWrap)
-		}
-	}
-	// A fixed, large buffer: the length is not asked for, because some tokens answer that wrongly.
-	out := make([]byte, mostWrapped)
-	r := s.t.lib.wrap(s.h, kek, m.Type, key, out)
-	if r.code == hsm.DataLenRange && s.t.profile.WrapWholeOnly && m.Type == hsm.AESKeyWrap {
-		return nil, fmt.Errorf("%w: this token does not pad private keys for %s; wrap with %s, or on another member",
-			hsm.ErrUnsupported, m.Type, hsm.AESKeyWrapKWP)
-	}
-	if r.code == hsm.KeyNotWrappable && s.t.profile.ClearWrap != nil {
-		return s.wrapClear(kek, m.Type, key)
-	}
-	if r.code == hsm.OK && r.n > len(out) {
-		r.code = hsm.GeneralError
-	}
-	if r.code != hsm.OK {
-		return nil, s.failed(r.code, hsm.FnWrap)
-	}
-	return append([]byte(nil), out[:r.n]...), nil
-}
-
-func (s *Session) wraps(m hsm.MechanismType) error {
-	if m != hsm.AESKeyWrap && m != hsm.AESKeyWrapKWP {
-		return refused("keys are not wrapped with %s", m)
-	}
-	return s.usable(m)
-}
-
-// UnwrapKey makes an object from what WrapKey made.
-func (s *Session) UnwrapKey(kek hsm.Handle, m hsm.Mechanism, blob []byte, spec hsm.Spec) (hsm.Handle, error) {
-	if err := s.wraps(m.Type); err != nil {
-		return 0, err
-	}
-	if err := checkBlob(m.Type, len(blob)); err != nil {
-		return 0, err
-	}
-	if err := checkSpec(spec); err != nil {
-		return 0, err
-	}
-	if spec.ObjectClass() == hsm.ClassPublic {
-		return 0, refused("public keys are imported, not unwrapped")
-	}
-	if err := s.enter(); err != nil {
-		return 0, err
-	}
-	defer s.leave()
-	if slices.Contains(s.t.profile.ClearWrap, spec.Type) {
-		return s.unwrapClear(kek, m.Type, blob, spec)
-	}
-	t := s.t.profile.template(spec)
-	if spec.Type == hsm.KeyEC && s.t.profile.ECNeedsName {
-		t.bytes(attrNSSDB, nssName(spec))
-	}
-	s.t.objectsComeAndGo()
-	defer s.t.objectsStay()
-	r := s.t.lib.unwrap(s.h, kek, m.Type, blob, t)
-	if r.code != hsm.OK {
-		return 0, s.failed(r.code, hsm.FnUnwrap)
 	}
 	return r.handle, nil
 }

@@ -124,7 +124,7 @@ func putPrivate(t *template, p *Profile, s hsm.Spec, der []byte) error {
 }
 
 // putPublic adds the public key in the SubjectPublicKeyInfo der to t.
-func putPublic(t *template, p *Profile, s hsm.Spec, der []byte) error {
+func putPublic(t *template, s hsm.Spec, der []byte) error {
 	k, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
 		return refused("the public key is no SubjectPublicKeyInfo")
@@ -156,10 +156,9 @@ func putPublic(t *template, p *Profile, s hsm.Spec, der []byte) error {
 	default:
 		return refused("the public key is of a kind Keyway does not know")
 	}
-	if !p.RawECPoint {
-		if point, err = asn1.Marshal(point); err != nil {
-			return wrong
-		}
+	// The standard wants the point in an OCTET STRING.
+	if point, err = asn1.Marshal(point); err != nil {
+		return wrong
 	}
 	t.bytes(attrECParams, params)
 	t.bytes(attrECPoint, point)

@@ -37,8 +37,6 @@ type Profile struct {
 	ECNeedsName bool
 	// WrapWholeOnly: AES_KEY_WRAP refuses private keys whose PKCS#8 is no multiple of 8 bytes long instead of padding them.
 	WrapWholeOnly bool
-	// RawECPoint: the token wants and gives CKA_EC_POINT bare, not as the OCTET STRING the standard asks for.
-	RawECPoint bool
 	// SerialGenerate: generating keys in several threads at once fails.
 	SerialGenerate bool
 	// FindAlone: finding objects while others are made or destroyed fails.
@@ -47,11 +45,11 @@ type Profile struct {
 
 var profiles = []Profile{
 	{
-		// Measured with 2.6.1. Its 0x210A pads with zeros before RFC 5649 and so loses the length; Keyway
-		// has no use for that number. OAEP knows SHA-1 only. Key generation races (SoftHSMv2 issues 485, 573)
+		// Measured with 2.6.1. Its 0x210A pads with zeros before RFC 5649 and so loses the length.
+		// OAEP knows SHA-1 only. Key generation races (SoftHSMv2 issues 485, 573)
 		// and so does finding (576); both are fixed in 2.7.0.
 		Vendor: hsm.VendorSoftHSM, Manufacturers: []string{"SoftHSM"}, Models: []string{"SoftHSM"},
-		OAEPHashes: []hsm.Hash{hsm.SHA1}, SerialGenerate: true, FindAlone: true,
+		Broken: []hsm.MechanismType{0x210A}, OAEPHashes: []hsm.Hash{hsm.SHA1}, SerialGenerate: true, FindAlone: true,
 		ClearWrap: []hsm.KeyType{hsm.KeyEd25519},
 	},
 	{

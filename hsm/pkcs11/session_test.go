@@ -218,3 +218,80 @@ func TestWrapBytesAndBack(t *testing.T) {
 		}
 	})
 }
+
+func TestTooSmallABufferIsReplacedOnce(t *testing.T) {
+	everyToken(t, func(t *testing.T, tok *Token) {
+		s := keeper(t, tok)
+		ec := generate(t, s, hsm.Spec{Type: hsm.KeyEC, Bits: 256, May: hsm.MaySign})
+		k := generate(t, s, hsm.Spec{Type: hsm.KeyAES, Bits: 256, May: aesMay})
+		in := make([]byte, 32)
+		small := make([]byte, 8)
+		got, err := s.call(hsm.FnSign, ec, operation{kind: sign, mechanism: hsm.ECDSA}, nil, nil, in, small, 0)
+		if err != nil || len(got) != 64 {
+			t.Errorf("a signature into 8 bytes: %d bytes, %v", len(got), err)
+		}
+		// The IV stands before the output and must move with it.
+		small = make([]byte, 20)
+		_, _ = rand.Read(small[:12])
+		ct, err := s.call(hsm.FnEncrypt, k, operation{kind: encrypt, mechanism: hsm.AESGCM}, small[:12], nil, in, small, 12)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := do(t, s, &hsm.Op{Kind: hsm.OpDecrypt, Mech: hsm.Mechanism{Type: hsm.AESGCM}, Key: k, In: ct}); !bytes.Equal(p, in) {
+			t.Error("what was encrypted into too small a buffer does not come back")
+		}
+		small = make([]byte, 8)
+		p, err := s.call(hsm.FnDecrypt, k, operation{kind: decrypt, mechanism: hsm.AESGCM}, ct[:12], nil, ct[12:], small, 0)
+		if err != nil || !bytes.Equal(p, in) {
+			t.Errorf("decryption into 8 bytes: %v", err)
+		}
+	})
+}
+
+func TestDoRefusesWhatMakesNoSense(t *testing.T) {
+	everyToken(t, func(t *testing.T, tok *Token) {
+		s := keeper(t, tok)
+		k := newKEK(t, s)
+		f := func(op hsm.Op, want error) {
+			t.Helper()
+			op.Key = k
+			if err := s.Do(&op); err != nil || !errors.Is(op.Err, want) {
+				t.Errorf("%s with %s of %d bytes: %v, %v", op.Kind, op.Mech.Type, len(op.In), err, op.Err)
+			}
+		}
+		m := func(t hsm.MechanismType, h hsm.Hash) hsm.Mechanism { return hsm.Mechanism{Type: t, Hash: h} }
+		f(hsm.Op{Mech: m(0x7777, 0)}, hsm.ErrUnsupported)
+		f(hsm.Op{Kind: 99, Mech: m(hsm.AESGCM, 0)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpSign, Mech: m(hsm.AESGCM, 0)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpEncrypt, Mech: m(hsm.ECDSA, 0)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpWrap, Mech: m(hsm.AESGCM, 0), In: make([]byte, 16)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpSign, Mech: m(hsm.RSAPKCS, hsm.SHA256), In: make([]byte, 300)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpSign, Mech: m(hsm.RSAPKCS, 0), In: make([]byte, 32)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpSign, Mech: m(hsm.RSAPKCSPSS, 77), In: make([]byte, 32)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpSign, Mech: m(hsm.ECDSA, 0)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpDecrypt, Mech: m(hsm.AESGCM, 0), In: make([]byte, 27)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpDecrypt, Mech: m(hsm.RSAPKCSOAEP, 0), In: make([]byte, 256)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpUnwrap, Mech: m(hsm.AESKeyWrap, 0), In: make([]byte, 25)}, hsm.ErrInput)
+		f(hsm.Op{Kind: hsm.OpUnwrap, Mech: m(hsm.AESKeyWrap, 0), In: make([]byte, 16)}, hsm.ErrInput)
+	})
+}
+
+func TestSessionObjectsEndWithTheirSession(t *testing.T) {
+	everyToken(t, func(t *testing.T, tok *Token) {
+		s, other := keeper(t, tok), keeper(t, tok)
+		k := newKEK(t, s)
+		op := hsm.Op{Kind: hsm.OpWrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrap}, Key: k, In: make([]byte, 16)}
+		do(t, other, &op)
+		for range 2 {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := other.Do(&op); err != nil || hsm.FaultOf(op.Err) != hsm.Stale {
+			t.Errorf("a key of a closed session: %v, %v", err, op.Err)
+		}
+		if _, err := s.Generate(hsm.Spec{Type: hsm.KeyAES, Bits: 256}); !errors.Is(err, hsm.ErrClosed) {
+			t.Errorf("Generate on a closed session: %v", err)
+		}
+	})
+}
