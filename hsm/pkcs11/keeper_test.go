@@ -242,3 +242,48 @@ func TestImportRefusesWhatDoesNotFit(t *testing.T) {
 		f(hsm.Spec{Class: hsm.ClassPublic, Type: hsm.KeyAES, Bits: 256}, make([]byte, 32))
 	})
 }
+
+func TestBlobsTravelBetweenVendors(t *testing.T) {
+	a, b := openToken(t, softHSM(t)), openToken(t, nss(t))
+	raw := make([]byte, 32)
+	_, _ = rand.Read(raw)
+	mech := hsm.Mechanism{Type: hsm.AESKeyWrap}
+	for _, x := range specimens(t) {
+		for _, way := range []struct {
+			name     string
+			from, to *Token
+		}{{"softhsm-nss", a, b}, {"nss-softhsm", b, a}} {
+			if !way.from.Info().Has(x.mech.Type) || !way.to.Info().Has(x.mech.Type) {
+				continue // Ed25519 is on one of them only
+			}
+			t.Run(fmt.Sprintf("%s-%d/%s", x.mech.Type, x.spec.Bits, way.name), func(t *testing.T) {
+				from, to := keeper(t, way.from), keeper(t, way.to)
+				var kek [2]hsm.Handle
+				for i, s := range []*Session{from, to} {
+					var err error
+					if kek[i], err = s.Import(hsm.Spec{Type: hsm.KeyAES, Bits: 256, May: hsm.MayWrap | hsm.MayUnwrap}, raw); err != nil {
+						t.Fatal(err)
+					}
+				}
+				spec := x.spec
+				spec.Extractable = true
+				h, err := from.Import(spec, x.der)
+				if err != nil {
+					t.Fatal(err)
+				}
+				blob, err := from.WrapKey(kek[0], mech, h)
+				if way.from.profile.WrapWholeOnly && errors.Is(err, hsm.ErrUnsupported) {
+					return // the row in the profile says so
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				u, err := to.UnwrapKey(kek[1], mech, blob, x.spec)
+				if err != nil {
+					t.Fatal(err)
+				}
+				x.proves(t, to, u, x.proves(t, from, h, nil))
+			})
+		}
+	}
+}
