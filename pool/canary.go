@@ -1,0 +1,119 @@
+package pool
+
+import (
+	"errors"
+	"time"
+
+	"keyway/hsm"
+)
+
+// readyFor is how long one proof that a member works counts for readiness.
+const readyFor = 10 * time.Second
+
+// suspectEvery is the shortest time between two canaries that a Suspect code may cause on one member.
+const suspectEvery = time.Second
+
+// makeCanary makes the key the canary encrypts with, on tokens that can.
+func (g *generation) makeCanary(sess hsm.Session, info hsm.Info) {
+	k, ok := sess.(hsm.Keeper)
+	if !ok || !info.Has(hsm.AESKeyGen) || !info.Has(hsm.AESGCM) {
+		return
+	}
+	h, err := k.Generate(hsm.Spec{Type: hsm.KeyAES, Bits: 256, Label: "keyway-canary", ID: []byte("keyway-canary"), May: hsm.MayEncrypt})
+	if err == nil {
+		g.canary = h
+	}
+}
+
+// probe runs the canary on one session: random bytes, and an encryption with a key of our own.
+func (g *generation) probe(sess hsm.Session) error {
+	op := hsm.Op{Kind: hsm.OpRandom, Len: 16}
+	if err := sess.Do(&op); err != nil {
+		return err
+	}
+	if op.Err != nil || g.canary == 0 {
+		return op.Err
+	}
+	op = hsm.Op{Kind: hsm.OpEncrypt, Mech: hsm.Mechanism{Type: hsm.AESGCM}, Key: g.canary, In: op.Out}
+	if err := sess.Do(&op); err != nil {
+		return err
+	}
+	// The key went with the session that made it; that says nothing about the device.
+	if hsm.FaultOf(op.Err) == hsm.Stale {
+		g.canary = 0
+		return nil
+	}
+	return op.Err
+}
+
+// judge decides a Suspect code by a canary on the same session: if that passes, the input was to
+// blame. At most one canary a second; between two, the last verdict holds.
+func (m *member) judge(s *slot, err error) error {
+	m.canaryMu.Lock()
+	fresh := time.Since(m.lastCanary) < suspectEvery
+	verdict := m.canaryErr
+	m.canaryMu.Unlock()
+	if !fresh {
+		verdict = s.g.probe(s.sess)
+		m.proved(verdict)
+	}
+	if verdict == nil {
+		return &blamed{err, hsm.ErrInput}
+	}
+	return &blamed{err, errDevice}
+}
+
+// errDevice has no fault of its own, which makes it the device's.
+var errDevice = errors.New("device")
+
+// blamed is an ambiguous error after the verdict: its text is the token's, its fault the verdict's.
+type blamed struct {
+	err     error
+	verdict error
+}
+
+func (b *blamed) Error() string { return b.err.Error() }
+func (b *blamed) Unwrap() error { return b.verdict }
+
+func (m *member) proved(err error) {
+	m.canaryMu.Lock()
+	m.lastCanary, m.canaryErr = time.Now(), err
+	m.canaryMu.Unlock()
+}
+
+// maybeCanary sends the canary when it is due: by the pool's period while the breaker is
+// closed, by the breaker's own time-table while it is not.
+func (m *member) maybeCanary(g *generation, now time.Time) {
+	if m.breaker.closed.Load() {
+		m.canaryMu.Lock()
+		due := now.Sub(m.lastCanary) >= m.pool.cfg.CanaryEvery
+		m.canaryMu.Unlock()
+		if !due {
+			return
+		}
+	} else if now.Before(m.breaker.due(!m.pool.otherAble(m))) {
+		return
+	}
+	report, ok := m.breaker.admit(true)
+	if !ok {
+		return
+	}
+	m.canaryMu.Lock()
+	m.lastCanary = now // one at a time: the verdict follows
+	m.canaryMu.Unlock()
+	j := newJob(nil, &hsm.Op{}, ClassCanary)
+	j.with = func(k hsm.Keeper) error { return g.probe(k) }
+	j.settled = func(err error) {
+		m.proved(err)
+		if err == nil {
+			m.breaker.healthy()
+		} else if hsm.FaultOf(err) != hsm.Device {
+			err = errors.Join(errDevice, err) // nothing but the device is to blame for a failed canary
+		}
+		report(err)
+	}
+	j.left.Store(true) // nobody waits for it
+	if !g.queue.push(j) {
+		report(errAbandoned)
+	}
+}

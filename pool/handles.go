@@ -1,0 +1,164 @@
+package pool
+
+import (
+	"container/list"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"keyway/hsm"
+	"keyway/lifecycle/key"
+)
+
+// handles caches the handles of one generation of a member: exact, bounded,
+// pinned while in use. It dies with its generation, so a handle of an earlier login can never be used.
+type handles struct {
+	limit     int
+	kek       hsm.Handle
+	loads     *atomic.Uint64
+	evictions *atomic.Uint64
+
+	mu    sync.Mutex // guards what follows; never held during a call to the token
+	byID  map[key.ID]*entry
+	order list.List // of *entry, least recently used first; those in use stand in it as well
+}
+
+// entry is one loaded key. It is pinned while users > 0.
+type entry struct {
+	id       key.ID
+	handle   hsm.Handle
+	resident bool
+	owner    hsm.Session // session objects die with the session that made them
+	users    int
+	dropped  bool // no longer in the cache; destroyed by the last user
+	ready    chan struct{}
+	err      error
+	element  *list.Element
+	// verified: a signature of this handle was checked with the key's public half.
+	verified atomic.Bool
+}
+
+func newHandles(limit int, kek hsm.Handle, loads, evictions *atomic.Uint64) *handles {
+	return &handles{limit: limit, kek: kek, loads: loads, evictions: evictions, byID: map[key.ID]*entry{}}
+}
+
+// acquire returns the entry of k, pinned, loading it with sess when it is not there. Several
+// callers that want the same key wait for one load.
+func (h *handles) acquire(k *Key, sess hsm.Session) (*entry, error) {
+	h.mu.Lock()
+	if e := h.byID[k.ID]; e != nil {
+		e.users++
+		h.order.MoveToBack(e.element)
+		h.mu.Unlock()
+		<-e.ready
+		if e.err != nil {
+			h.release(e, sess)
+			return nil, e.err
+		}
+		return e, nil
+	}
+	e := &entry{id: k.ID, users: 1, owner: sess, ready: make(chan struct{})}
+	h.byID[k.ID] = e
+	e.element = h.order.PushBack(e)
+	victim := h.oldest()
+	h.mu.Unlock()
+	if victim != nil {
+		h.destroy(victim, sess)
+	}
+	e.handle, e.err = h.load(k, sess, e)
+	if e.err != nil {
+		h.drop(e)
+	} else {
+		h.loads.Add(1)
+	}
+	close(e.ready)
+	if e.err != nil {
+		h.release(e, sess)
+		return nil, e.err
+	}
+	return e, nil
+}
+
+// oldest takes the least recently used entry that nobody uses out of a cache that is over its bound.
+func (h *handles) oldest() *entry {
+	if len(h.byID) <= h.limit {
+		return nil
+	}
+	for el := h.order.Front(); el != nil; el = el.Next() {
+		if e := el.Value.(*entry); e.users == 0 {
+			h.remove(e)
+			h.evictions.Add(1)
+			return e
+		}
+	}
+	return nil // everything is in use: the bound is exceeded by at most the number of sessions
+}
+
+func (h *handles) remove(e *entry) {
+	if !e.dropped {
+		e.dropped = true
+		delete(h.byID, e.id)
+		h.order.Remove(e.element)
+	}
+}
+
+func (h *handles) load(k *Key, sess hsm.Session, e *entry) (hsm.Handle, error) {
+	if k.Blob == nil {
+		e.resident = true
+		return sess.Find(k.Spec.ObjectClass(), k.ID[:])
+	}
+	keeper, ok := sess.(hsm.Keeper)
+	if !ok {
+		return 0, fmt.Errorf("%w: loading wrapped keys", hsm.ErrUnsupported)
+	}
+	if h.kek == 0 {
+		return 0, fmt.Errorf("%w: the member has no pool KEK", hsm.ErrNotFound)
+	}
+	s := k.Spec
+	s.ID, s.Token, s.Extractable = k.ID[:], false, false
+	return keeper.UnwrapKey(h.kek, k.Wrap, k.Blob, s)
+}
+
+// release unpins e; the last user of a dropped entry destroys its object.
+func (h *handles) release(e *entry, sess hsm.Session) {
+	h.mu.Lock()
+	e.users--
+	last := e.dropped && e.users == 0
+	h.mu.Unlock()
+	if last {
+		h.destroy(e, sess)
+	}
+}
+
+// drop takes e out of the cache, because its handle proved to be no good.
+func (h *handles) drop(e *entry) {
+	h.mu.Lock()
+	h.remove(e)
+	h.mu.Unlock()
+}
+
+// orphan drops everything that died with session sess.
+func (h *handles) orphan(sess hsm.Session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for el := h.order.Front(); el != nil; {
+		next := el.Next()
+		if e := el.Value.(*entry); e.owner == sess && !e.resident {
+			h.remove(e)
+		}
+		el = next
+	}
+}
+
+// destroy removes the object from the token. A failure only costs room there until the login ends.
+func (h *handles) destroy(e *entry, sess hsm.Session) {
+	if keeper, ok := sess.(hsm.Keeper); ok && e.handle != 0 && !e.resident {
+		_ = keeper.Destroy(e.handle)
+	}
+}
+
+func (h *handles) len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.byID)
+}
