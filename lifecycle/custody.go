@@ -1,0 +1,272 @@
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"keyway/hsm"
+	"keyway/lifecycle/key"
+)
+
+// wrap is the mechanism everything is wrapped with: AES key wrap (RFC 3394) is the one format that every known token shares.
+const wrap = hsm.AESKeyWrap
+
+// CustodyConfig configures a Custody.
+type CustodyConfig struct {
+	// Token runs work on the custody token: a pool with the custody token as its one member.
+	Token interface {
+		With(context.Context, func(hsm.Keeper) error) error
+	}
+	Store Store
+	// AutoRoot makes Root KEKs by itself, by public-key exchange with nobody comparing fingerprints. For development only.
+	AutoRoot bool
+	Log      *slog.Logger
+}
+
+// Custody is the manager's own token: keys are made in it, and every version's master blob is wrapped under its KEK.
+type Custody struct {
+	cfg CustodyConfig
+}
+
+// NewCustody returns a Custody.
+func NewCustody(cfg CustodyConfig) *Custody {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Custody{cfg}
+}
+
+// Init makes the custody KEK if there is none. A KEK that is recorded but not on the token is an error: a new one could
+// not open what the old one wrapped.
+func (c *Custody) Init(ctx context.Context) error {
+	_, err := c.ensure(ctx, KEKCustody, "custody", hsm.Spec{Type: hsm.KeyAES, Bits: 256, Label: "keyway-custody-kek", Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign})
+	return err
+}
+
+// EnsurePool makes the KEK of a pool if there is none, and returns it. It can be extracted from custody only wrapped.
+func (c *Custody) EnsurePool(ctx context.Context, pool string) (*KEK, error) {
+	if err := key.CheckName(pool); err != nil {
+		return nil, fmt.Errorf("%w: pool: %w", ErrInvalid, err)
+	}
+	return c.ensure(ctx, KEKPool, pool, hsm.Spec{Type: hsm.KeyAES, Bits: 256, Label: "keyway-pool-" + pool, Token: true, Extractable: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign})
+}
+
+// ensure makes a KEK as a token object in custody. It is recorded first, so that after a crash it
+// is found by its ID and not made twice.
+func (c *Custody) ensure(ctx context.Context, kind KEKKind, name string, s hsm.Spec) (*KEK, error) {
+	var k *KEK
+	err := c.cfg.Store.Update(ctx, func(tx Tx) (err error) {
+		if k, err = tx.KEK(kind, name); errors.Is(err, key.ErrNotFound) {
+			k = &KEK{Kind: kind, Name: name, ID: key.NewID(), Created: time.Now().UTC()}
+			return tx.PutKEK(*k)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var kcv []byte
+	err = c.cfg.Token.With(ctx, func(t hsm.Keeper) error {
+		h, err := t.Find(hsm.ClassSecret, k.ID[:])
+		if errors.Is(err, hsm.ErrNotFound) {
+			if k.KCV != nil {
+				return fmt.Errorf("the custody token does not hold the %s KEK %q (CKA_ID %s) that was made in it: is it the right token?", kind, name, k.ID)
+			}
+			s.ID = k.ID[:]
+			h, err = t.Generate(s)
+		}
+		if err != nil {
+			return err
+		}
+		kcv, err = keyCheckValue(t, h)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s KEK %q: %w", kind, name, err)
+	}
+	if k.KCV == nil {
+		k.KCV = kcv
+		err = c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.PutKEK(*k) })
+	} else if !bytes.Equal(k.KCV, kcv) {
+		err = fmt.Errorf("%s KEK %q on the custody token is not the recorded one: its check value is %X, not %X", kind, name, kcv, k.KCV)
+	}
+	return k, err
+}
+
+// keyCheckValue is the first 3 bytes of the AES-CMAC of a block of zeros (ANSI X9.24-1).
+func keyCheckValue(t hsm.Session, h hsm.Handle) ([]byte, error) {
+	op := hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.AESCMAC}, Key: h, In: make([]byte, 16)}
+	if err := t.Do(&op); err != nil {
+		return nil, err
+	}
+	if op.Err != nil {
+		return nil, fmt.Errorf("key check value: %w", op.Err)
+	}
+	return op.Out[:3], nil
+}
+
+// Generate makes the material of v inside the custody token. The clear key exists there only, as a
+// session object that is destroyed before Generate returns.
+func (c *Custody) Generate(ctx context.Context, v *key.Version) (Material, error) {
+	s, err := hsm.SpecFor(v.Algorithm, v.Usages)
+	if err != nil {
+		return Material{}, err
+	}
+	s.ID, s.Label, s.Extractable = v.ID[:], v.Ref().String(), true
+	var custody, pool *KEK
+	err = c.cfg.Store.View(ctx, func(tx Tx) (err error) {
+		if custody, err = tx.KEK(KEKCustody, "custody"); err != nil {
+			return err
+		}
+		pool, err = tx.KEK(KEKPool, v.Pool)
+		return err
+	})
+	if err != nil {
+		return Material{}, err
+	}
+	m := Material{Mechanism: uint32(wrap)}
+	err = c.cfg.Token.With(ctx, func(t hsm.Keeper) error {
+		ck, err := t.Find(hsm.ClassSecret, custody.ID[:])
+		if err != nil {
+			return fmt.Errorf("custody KEK: %w", err)
+		}
+		pk, err := t.Find(hsm.ClassSecret, pool.ID[:])
+		if err != nil {
+			return fmt.Errorf("pool KEK: %w", err)
+		}
+		h, err := t.Generate(s)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = t.Destroy(h) }() // a session object: it dies with the session at the latest
+		if v.Algorithm.Asymmetric() {
+			if m.Public, err = t.Public(h); err != nil {
+				return fmt.Errorf("public half: %w", err)
+			}
+		}
+		if m.Master, err = t.WrapKey(ck, hsm.Mechanism{Type: wrap}, h); err != nil {
+			return fmt.Errorf("master blob: %w", err)
+		}
+		if m.Blob, err = t.WrapKey(pk, hsm.Mechanism{Type: wrap}, h); err != nil {
+			return fmt.Errorf("pool blob: %w", err)
+		}
+		return nil
+	})
+	return m, err
+}
+
+// Provision returns what puts the KEK of pool on a member's token, for pool.MemberConfig. It is sent wrapped under the member's Root KEK.
+func (c *Custody) Provision(pool, member string) func(context.Context, hsm.Keeper) error {
+	return func(ctx context.Context, t hsm.Keeper) error {
+		name := pool + "/" + member
+		var pk, root *KEK
+		err := c.cfg.Store.View(ctx, func(tx Tx) (err error) {
+			if pk, err = tx.KEK(KEKPool, pool); err != nil {
+				return err
+			}
+			root, err = tx.KEK(KEKRoot, name)
+			return err
+		})
+		if errors.Is(err, key.ErrNotFound) && pk != nil {
+			if !c.cfg.AutoRoot {
+				return fmt.Errorf("member %s has no Root KEK: it is given one in a ceremony", name)
+			}
+			root, err = c.exchangeRoot(ctx, name, t)
+		}
+		if err != nil {
+			return err
+		}
+		here, err := t.Find(hsm.ClassSecret, root.ID[:])
+		if err != nil {
+			return fmt.Errorf("the token of %s does not hold its Root KEK (CKA_ID %s); is it the right token? %w", name, root.ID, err)
+		}
+		var blob []byte
+		err = c.cfg.Token.With(ctx, func(ct hsm.Keeper) error {
+			rk, err := ct.Find(hsm.ClassSecret, root.ID[:])
+			if err != nil {
+				return fmt.Errorf("root KEK in custody: %w", err)
+			}
+			h, err := ct.Find(hsm.ClassSecret, pk.ID[:])
+			if err != nil {
+				return fmt.Errorf("pool KEK in custody: %w", err)
+			}
+			blob, err = ct.WrapKey(rk, hsm.Mechanism{Type: wrap}, h)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		h, err := t.UnwrapKey(here, hsm.Mechanism{Type: wrap}, blob, hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: pk.ID[:], Label: "keyway-pool-" + pool, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign})
+		if err != nil {
+			return fmt.Errorf("unwrapping the pool KEK: %w", err)
+		}
+		return c.compare(t, h, pk.KCV, "pool KEK of "+name)
+	}
+}
+
+// compare destroys what has the wrong check value: a token must not keep a KEK that is not ours.
+func (c *Custody) compare(t hsm.Keeper, h hsm.Handle, want []byte, what string) error {
+	got, err := keyCheckValue(t, h)
+	if err == nil && !bytes.Equal(got, want) {
+		err = fmt.Errorf("%s: check value %X on the token, %X in custody", what, got, want)
+	}
+	if err != nil {
+		_ = t.Destroy(h)
+	}
+	return err
+}
+
+// exchangeRoot gives a member its Root KEK by public-key exchange: the member makes a pair that
+// cannot be extracted, custody wraps a new Root KEK under its public half. In a ceremony two people
+// compare the fingerprint of that public half; here nobody does, which is why it is for development only.
+func (c *Custody) exchangeRoot(ctx context.Context, name string, t hsm.Keeper) (*KEK, error) {
+	id := key.NewID()
+	pair, err := t.Generate(hsm.Spec{Type: hsm.KeyRSA, Bits: 2048, ID: id[:], Label: "keyway-exchange", May: hsm.MayUnwrap | hsm.MayDecrypt})
+	if err != nil {
+		return nil, fmt.Errorf("making the exchange pair: %w", err)
+	}
+	defer func() { _ = t.Destroy(pair) }()
+	public, err := t.Public(pair)
+	if err != nil {
+		return nil, err
+	}
+	// SHA-1 is what SoftHSM's OAEP takes; as the hash of OAEP it is not known to be weak.
+	oaep := hsm.Mechanism{Type: hsm.RSAPKCSOAEP, Hash: hsm.SHA1}
+	root := KEK{Kind: KEKRoot, Name: name, ID: key.NewID(), Created: time.Now().UTC()}
+	spec := hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: root.ID[:], Label: "keyway-root-" + name, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign}
+	var blob []byte
+	err = c.cfg.Token.With(ctx, func(ct hsm.Keeper) error {
+		pub, err := ct.Import(hsm.Spec{Class: hsm.ClassPublic, Type: hsm.KeyRSA, Bits: 2048, ID: id[:], May: hsm.MayWrap | hsm.MayEncrypt}, public)
+		if err != nil {
+			return fmt.Errorf("taking the member's public key into custody: %w", err)
+		}
+		defer func() { _ = ct.Destroy(pub) }()
+		s := spec
+		s.Extractable = true
+		h, err := ct.Generate(s)
+		if err != nil {
+			return err
+		}
+		if root.KCV, err = keyCheckValue(ct, h); err != nil {
+			return err
+		}
+		blob, err = ct.WrapKey(pub, oaep, h)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the Root KEK of %s: %w", name, err)
+	}
+	h, err := t.UnwrapKey(pair, oaep, blob, spec)
+	if err != nil {
+		return nil, fmt.Errorf("unwrapping the Root KEK of %s: %w", name, err)
+	}
+	if err := c.compare(t, h, root.KCV, "Root KEK of "+name); err != nil {
+		return nil, err
+	}
+	c.cfg.Log.WarnContext(ctx, "made a Root KEK without a ceremony; this is for development only", "member", name)
+	return &root, c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.PutKEK(root) })
+}

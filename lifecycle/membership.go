@@ -1,0 +1,208 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"keyway/hsm"
+	"keyway/lifecycle/key"
+	"keyway/pool"
+)
+
+// MembershipConfig configures a Membership.
+type MembershipConfig struct {
+	Store    Store
+	Pool     *pool.Pool
+	PoolName string
+	KEK      *KEK     // the pool's KEK
+	Custody  *Custody // nil: members must hold the pool KEK already
+	// Open returns how a member's token is opened.
+	Open func(MemberRecord) func(context.Context) (hsm.Token, error)
+	Log  *slog.Logger
+}
+
+// Membership keeps the stored members of a pool and the pool itself in step. It is safe for concurrent use.
+type Membership struct {
+	cfg MembershipConfig
+	mu  sync.Mutex // one change at a time: the store and the pool change together
+}
+
+// NewMembership returns a Membership; Load fills the pool.
+func NewMembership(cfg MembershipConfig) *Membership {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Membership{cfg: cfg}
+}
+
+// Load adds every stored member to the pool.
+func (m *Membership) Load(ctx context.Context) error {
+	records, err := m.Records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		err = errors.Join(err, m.cfg.Pool.Add(m.member(r)))
+	}
+	return err
+}
+
+// Records returns the stored members, by name.
+func (m *Membership) Records(ctx context.Context) (out []MemberRecord, err error) {
+	err = m.cfg.Store.View(ctx, func(tx Tx) error { out, err = tx.Members(m.cfg.PoolName); return err })
+	return out, err
+}
+
+func (m *Membership) member(r MemberRecord) pool.MemberConfig {
+	c := pool.MemberConfig{
+		Name: r.Name, Open: m.cfg.Open(r), KEK: m.cfg.KEK.ID[:], Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
+		Latched: r.Latched, Drained: r.Drained, OnLatch: m.storeLatch,
+	}
+	if m.cfg.Custody != nil {
+		c.Provision = m.cfg.Custody.Provision(m.cfg.PoolName, r.Name)
+	}
+	return c
+}
+
+// storeLatch makes a latch outlive this process.
+func (m *Membership) storeLatch(name, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := m.change(ctx, name, func(r *MemberRecord) { r.Latched = reason }); err != nil {
+		m.cfg.Log.Error("the latch could not be stored and would not survive a restart", "member", name, "error", err)
+	}
+}
+
+func (m *Membership) change(ctx context.Context, name string, f func(*MemberRecord)) error {
+	return m.cfg.Store.Update(ctx, func(tx Tx) error {
+		all, err := tx.Members(m.cfg.PoolName)
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if r.Name == name {
+				f(&r)
+				return tx.PutMember(r)
+			}
+		}
+		return fmt.Errorf("member %s of pool %s: %w", name, m.cfg.PoolName, key.ErrNotFound)
+	})
+}
+
+// Check returns an error that names every field of r that is wrong.
+func (r *MemberRecord) Check() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if err := key.CheckName(r.Name); err != nil {
+		errs = append(errs, err)
+	}
+	switch r.Driver {
+	case "pkcs11":
+		if !filepath.IsAbs(r.Module) {
+			bad("module: give the absolute path of the PKCS#11 library, not %q", r.Module)
+		}
+		if r.TokenLabel == "" && r.TokenSerial == "" {
+			bad("token_label or token_serial: say which token of the library it is")
+		}
+	case "soft":
+		if !filepath.IsAbs(r.TokenDir) {
+			bad("token_dir: give the absolute path of the embedded token's directory, not %q", r.TokenDir)
+		}
+	default:
+		bad("driver: use pkcs11 or soft, not %q", r.Driver)
+	}
+	if !filepath.IsAbs(r.PINFile) {
+		bad("pin_file: give the absolute path of a file with the PIN, not %q", r.PINFile)
+	}
+	if r.Isolation != "" && r.Isolation != "worker" && r.Isolation != "none" {
+		bad("isolation: use worker or none, not %q", r.Isolation)
+	}
+	if r.Sessions < 0 || r.Queue < 0 || r.Handles < 0 {
+		bad("sessions, queue and handles must not be negative")
+	}
+	return errors.Join(errs...)
+}
+
+// Add stores a member and adds it to the pool. It joins in the background; Stat tells how far it is.
+func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord) error {
+	r.Pool = m.cfg.PoolName
+	if err := r.Check(); err != nil {
+		return fmt.Errorf("%w: member %s: %w", ErrInvalid, r.Name, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := m.cfg.Store.Update(ctx, func(tx Tx) error {
+		all, err := tx.Members(r.Pool)
+		if err != nil {
+			return err
+		}
+		for _, o := range all {
+			if o.Name == r.Name {
+				return fmt.Errorf("member %s of pool %s %w", r.Name, r.Pool, ErrExists)
+			}
+		}
+		return tx.PutMember(r)
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.cfg.Pool.Add(m.member(r)); err != nil {
+		undo := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(r.Pool, r.Name) })
+		return errors.Join(err, undo)
+	}
+	m.cfg.Log.InfoContext(ctx, "member added", "actor", actor, "pool", r.Pool, "member", r.Name)
+	return nil
+}
+
+// Drain takes a member out of use; see pool.Pool.Drain.
+func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.cfg.Pool.Drain(ctx, name, force); err != nil {
+		return err
+	}
+	m.cfg.Log.InfoContext(ctx, "member drained", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	return m.change(ctx, name, func(r *MemberRecord) { r.Drained = true })
+}
+
+// Resume takes a drained member into use again.
+func (m *Membership) Resume(ctx context.Context, actor, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.cfg.Pool.Resume(name); err != nil {
+		return err
+	}
+	m.cfg.Log.InfoContext(ctx, "member resumed", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	return m.change(ctx, name, func(r *MemberRecord) { r.Drained = false })
+}
+
+// ClearLatch lets a latched member log in once more, after a person has set its PIN right.
+func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// Stored first: should the login fail again at once, its latch is stored after this.
+	if err := m.change(ctx, name, func(r *MemberRecord) { r.Latched = "" }); err != nil {
+		return err
+	}
+	m.cfg.Log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	return m.cfg.Pool.ClearLatch(name)
+}
+
+// Remove drains a member and forgets it. Its token is left as it is.
+func (m *Membership) Remove(ctx context.Context, actor, name string, force bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.cfg.Pool.Remove(ctx, name, force); err != nil {
+		return err
+	}
+	m.cfg.Log.InfoContext(ctx, "member removed", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	return m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(m.cfg.PoolName, name) })
+}
+
+// Stat returns the pool's statistics.
+func (m *Membership) Stat() pool.Stat { return m.cfg.Pool.Stat() }

@@ -1,0 +1,127 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"keyway/lifecycle/key"
+)
+
+// Errors of this package that callers tell apart, beside those of package key. They are wrapped with names.
+var (
+	// ErrExists: something of that name is there already.
+	ErrExists = errors.New("exists already")
+	// ErrInvalid: the request makes no sense; its text says why.
+	ErrInvalid = errors.New("invalid request")
+	// ErrNoCustody: the command needs a custody token and none is configured.
+	ErrNoCustody = errors.New("no custody token is configured: keys are made in it, so add a custody section to the configuration")
+)
+
+// Store keeps everything that must survive. Its implementations pass the suite in lifecycle/storetest.
+type Store interface {
+	// View runs f in a read-only transaction, which sees one state throughout.
+	View(ctx context.Context, f func(Tx) error) error
+	// Update runs f in one serialisable transaction: all of it is durable when Update returns nil, none of it
+	// otherwise. f may be run again after a conflict, so it must have no other effects.
+	Update(ctx context.Context, f func(Tx) error) error
+	Close() error
+}
+
+// Tx is a transaction. Look-ups of one thing return an error wrapping key.ErrNotFound when it is not there; every
+// change of keys, clients or grants raises the epoch.
+type Tx interface {
+	// Epoch counts the changes that gateways must hear of.
+	Epoch() (uint64, error)
+
+	InsertKey(key.Key) error
+	Key(name string) (*key.Key, error) // with its versions
+	Keys(after string, limit int) ([]*key.Key, error)
+	SetPrimary(id key.ID, version uint32) error
+	InsertVersion(VersionRow) error
+	Version(key.Ref) (*key.Version, error) // 0 is the primary version
+	SetState(version key.ID, s key.State, at time.Time) error
+	SetMaterial(version key.ID, m Material) error
+	EraseMaterial(version key.ID) error
+	AddUses(version key.ID, n uint64) (total uint64, err error)
+
+	InsertClient(key.Client) error
+	UpdateClient(key.Client) error
+	DeleteClient(name string) error
+	Client(name string) (*key.Client, error)
+	Clients() ([]key.Client, error)
+	InsertGrant(key.Grant) (int64, error)
+	DeleteGrant(id int64) error
+	Grants() ([]key.Grant, error)
+
+	PutKEK(KEK) error
+	KEK(kind KEKKind, name string) (*KEK, error)
+
+	PutMember(MemberRecord) error
+	DeleteMember(pool, name string) error
+	Members(pool string) ([]MemberRecord, error)
+}
+
+// VersionRow is a version as it is inserted: without material, which follows.
+type VersionRow struct {
+	ID      key.ID
+	KeyID   key.ID
+	Number  uint32
+	State   key.State
+	Created time.Time
+}
+
+// Material is what custody returns for one version. Both blobs are wrapped; nothing in it is secret.
+type Material struct {
+	Master    []byte // under the custody KEK: the backup
+	Blob      []byte // under the pool KEK: what gateways load
+	Mechanism uint32 // PKCS#11 mechanism of both
+	Public    []byte // SubjectPublicKeyInfo, nil for secret keys
+}
+
+// KEKKind says what a key-encrypting key protects.
+type KEKKind string
+
+// The kinds.
+const (
+	KEKCustody KEKKind = "custody" // master blobs
+	KEKPool    KEKKind = "pool"    // working keys of one pool
+	KEKRoot    KEKKind = "root"    // the pool KEK on its way to one member
+)
+
+// KEK records a key-encrypting key that lives on tokens as a token object.
+type KEK struct {
+	Kind KEKKind
+	Name string // the pool's name, or pool/member for a Root KEK; "custody" for the custody KEK
+	ID   key.ID // its CKA_ID, the same on every token that holds it
+	// KCV is its key check value: the first 3 bytes of the AES-CMAC of a block of zeros (ANSI X9.24-1), nil where custody has no CMAC.
+	KCV     []byte
+	Created time.Time
+}
+
+// MemberRecord is a stored member of a pool: how its token is found and how much of it is used.
+type MemberRecord struct {
+	Pool   string `json:"pool" yaml:"-"`
+	Name   string `json:"name" yaml:"name"`
+	Driver string `json:"driver" yaml:"driver"` // "pkcs11" or "soft"
+	// Module is the path of the PKCS#11 library; TokenLabel or TokenSerial finds the token in it.
+	Module      string `json:"module,omitempty" yaml:"module"`
+	TokenLabel  string `json:"token_label,omitempty" yaml:"token_label"`
+	TokenSerial string `json:"token_serial,omitempty" yaml:"token_serial"`
+	// TokenDir is where the embedded token keeps its file.
+	TokenDir string `json:"token_dir,omitempty" yaml:"token_dir"`
+	// PINFile holds the user PIN; the PIN itself is nowhere else.
+	PINFile string `json:"pin_file" yaml:"pin_file"`
+	// InitArgs is handed to C_Initialize by libraries that want it (NSS).
+	InitArgs string `json:"init_args,omitempty" yaml:"init_args"`
+	// Env is the worker's environment, NAME=value; never a secret.
+	Env []string `json:"env,omitempty" yaml:"env"`
+	// Isolation is "worker" (default) or "none".
+	Isolation string `json:"isolation,omitempty" yaml:"isolation"`
+	Sessions  int    `json:"sessions,omitempty" yaml:"sessions"`
+	Queue     int    `json:"queue,omitempty" yaml:"queue"`
+	Handles   int    `json:"handles,omitempty" yaml:"handles"`
+	Drained   bool   `json:"drained,omitempty" yaml:"-"`
+	// Latched is why the member must not log in.
+	Latched string `json:"latched,omitempty" yaml:"-"`
+}
