@@ -1,0 +1,218 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"keyway/lifecycle"
+	"keyway/lifecycle/key"
+)
+
+// transaction is a lifecycle.Tx.
+type transaction struct {
+	ctx      context.Context
+	tx       *sql.Tx
+	writable bool
+	changed  bool // something that gateways must hear of
+}
+
+var errReadOnly = errors.New("store: a change in a read-only transaction")
+
+// exec runs a change that gateways must hear of.
+func (t *transaction) exec(what, query string, args ...any) (int64, error) {
+	t.changed = true
+	return t.quietly(what, query, args...)
+}
+
+// quietly runs a change that gateways need not hear of, and returns how many rows it touched.
+func (t *transaction) quietly(what, query string, args ...any) (int64, error) {
+	if !t.writable {
+		return 0, errReadOnly
+	}
+	r, err := t.tx.ExecContext(t.ctx, query, args...)
+	if err != nil {
+		return 0, fmt.Errorf("store: %s: %w", what, err)
+	}
+	return r.RowsAffected()
+}
+
+// one runs a change that must touch something.
+func (t *transaction) one(what, query string, args ...any) error {
+	n, err := t.exec(what, query, args...)
+	if err == nil && n == 0 {
+		return fmt.Errorf("%s: %w", what, key.ErrNotFound)
+	}
+	return err
+}
+
+func millis(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixMilli()
+}
+
+func when(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+func (t *transaction) Epoch() (e uint64, err error) {
+	err = t.tx.QueryRowContext(t.ctx, "SELECT epoch FROM epoch").Scan(&e)
+	return e, err
+}
+
+func (t *transaction) InsertKey(k key.Key) error {
+	_, err := t.exec("key "+k.Name, "INSERT INTO keys (id, name, algorithm, usages, pool, primary_version, created) VALUES (?,?,?,?,?,?,?)",
+		k.ID[:], k.Name, string(k.Algorithm), uint16(k.Usages), k.Pool, k.Primary, millis(k.Created))
+	return err
+}
+
+func (t *transaction) InsertVersion(v lifecycle.VersionRow) error {
+	_, err := t.exec("version", "INSERT INTO versions (id, key_id, number, state, state_at, created) VALUES (?,?,?,?,?,?)",
+		v.ID[:], v.KeyID[:], v.Number, v.State.String(), millis(v.Created), millis(v.Created))
+	return err
+}
+
+func (t *transaction) SetPrimary(id key.ID, version uint32) error {
+	return t.one("key", "UPDATE keys SET primary_version = ? WHERE id = ?", version, id[:])
+}
+
+func (t *transaction) SetState(id key.ID, s key.State, at time.Time) error {
+	return t.one("version", "UPDATE versions SET state = ?, state_at = ? WHERE id = ?", s.String(), millis(at), id[:])
+}
+
+func (t *transaction) SetMaterial(id key.ID, m lifecycle.Material) error {
+	return t.one("version", "UPDATE versions SET master = ?, blob = ?, mechanism = ?, public = ? WHERE id = ?", m.Master, m.Blob, m.Mechanism, m.Public, id[:])
+}
+
+func (t *transaction) EraseMaterial(id key.ID) error {
+	return t.one("version", "UPDATE versions SET master = NULL, blob = NULL WHERE id = ?", id[:])
+}
+
+func (t *transaction) AddUses(id key.ID, n uint64) (total uint64, err error) {
+	k, err := t.quietly("version", "UPDATE versions SET uses = uses + ? WHERE id = ?", n, id[:])
+	if err != nil {
+		return 0, err
+	}
+	if k == 0 {
+		return 0, fmt.Errorf("version %s: %w", id, key.ErrNotFound)
+	}
+	err = t.tx.QueryRowContext(t.ctx, "SELECT uses FROM versions WHERE id = ?", id[:]).Scan(&total)
+	return total, err
+}
+
+const versionColumns = `v.key_id, v.id, k.name, v.number, k.algorithm, k.usages, k.pool, v.state, v.created, v.not_before, v.originator_end, v.recipient_end, v.public, v.blob, v.mechanism`
+
+func scanVersion(scan func(...any) error) (*key.Version, error) {
+	var v key.Version
+	var keyID, id []byte
+	var state string
+	var usages uint16
+	var created, notBefore, originatorEnd, recipientEnd int64
+	err := scan(&keyID, &id, &v.Name, &v.Number, &v.Algorithm, &usages, &v.Pool, &state, &created, &notBefore, &originatorEnd, &recipientEnd, &v.Public, &v.Blob, &v.BlobMechanism)
+	if err != nil {
+		return nil, err
+	}
+	if v.State, err = key.ParseState(state); err != nil {
+		return nil, fmt.Errorf("store: %s: %w", v.Name, err)
+	}
+	copy(v.KeyID[:], keyID)
+	copy(v.ID[:], id)
+	v.Usages = key.Usage(usages)
+	v.Created, v.NotBefore, v.OriginatorEnd, v.RecipientEnd = when(created), when(notBefore), when(originatorEnd), when(recipientEnd)
+	return &v, nil
+}
+
+// Version reads one version. A key without a primary version is a matter of state, not of being there.
+func (t *transaction) Version(r key.Ref) (*key.Version, error) {
+	q := "SELECT " + versionColumns + " FROM keys k JOIN versions v ON v.key_id = k.id AND v.number = "
+	var row *sql.Row
+	if r.Version == 0 {
+		row = t.tx.QueryRowContext(t.ctx, q+"k.primary_version WHERE k.name = ?", r.Name)
+	} else {
+		row = t.tx.QueryRowContext(t.ctx, q+"? WHERE k.name = ?", r.Version, r.Name)
+	}
+	v, err := scanVersion(row.Scan)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return v, err
+	}
+	if r.Version == 0 {
+		var n int
+		err := t.tx.QueryRowContext(t.ctx, "SELECT 1 FROM keys WHERE name = ?", r.Name).Scan(&n)
+		if err == nil {
+			return nil, fmt.Errorf("%w: %s has no active version", key.ErrState, r.Name)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", r, key.ErrNotFound)
+}
+
+func (t *transaction) Key(name string) (*key.Key, error) {
+	keys, err := t.keys("WHERE name = ?", name)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%s: %w", name, key.ErrNotFound)
+	}
+	return keys[0], nil
+}
+
+func (t *transaction) Keys(after string, limit int) ([]*key.Key, error) {
+	return t.keys("WHERE name > ? ORDER BY name LIMIT ?", after, limit)
+}
+
+func (t *transaction) keys(where string, args ...any) ([]*key.Key, error) {
+	rows, err := t.tx.QueryContext(t.ctx, "SELECT id, name, algorithm, usages, pool, primary_version, created FROM keys "+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []*key.Key{}
+	for rows.Next() {
+		var k key.Key
+		var id []byte
+		var usages uint16
+		var created int64
+		if err := rows.Scan(&id, &k.Name, &k.Algorithm, &usages, &k.Pool, &k.Primary, &created); err != nil {
+			return nil, err
+		}
+		copy(k.ID[:], id)
+		k.Usages, k.Created = key.Usage(usages), when(created)
+		out = append(out, &k)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for _, k := range out {
+		if k.Versions, err = t.versions(k.ID); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (t *transaction) versions(id key.ID) ([]*key.Version, error) {
+	rows, err := t.tx.QueryContext(t.ctx, "SELECT "+versionColumns+" FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.key_id = ? ORDER BY v.number", id[:])
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []*key.Version{}
+	for rows.Next() {
+		v, err := scanVersion(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
