@@ -27,6 +27,9 @@ type Profile struct {
 
 	// TokenIV: the token writes the IV of AES-GCM itself and wants zeros.
 	TokenIV bool
+	// LargestSecret is the length in bytes of the longest secret that C_UnwrapKey makes; longer material is
+	// unwrapped by C_Decrypt, for which the key must be allowed to decrypt. 0: no limit.
+	LargestSecret int
 	// WrapsAnything: C_WrapKey wraps objects whose CKA_EXTRACTABLE is false, so it is looked at here first.
 	WrapsAnything bool
 	// ClearWrap are key types that the token can neither wrap nor unwrap. Their clear value passes through
@@ -56,7 +59,7 @@ var profiles = []Profile{
 		// Measured with softokn 3.87. C_WrapKey does not look at CKA_EXTRACTABLE, and its answer to
 		// how long the output will be is too small, which nobody here asks.
 		Vendor: hsm.VendorNSS, Manufacturers: []string{"Mozilla"}, Models: []string{"NSS 3"}, Libraries: []string{"NSS Internal"},
-		WrapsAnything: true, ECNeedsName: true, WrapWholeOnly: true,
+		LargestSecret: 256, WrapsAnything: true, ECNeedsName: true, WrapWholeOnly: true,
 	},
 	{
 		// Thales documents about 30 threads for the best rate; 128 leaves room for a group of four.

@@ -210,6 +210,13 @@ func TestWrapBytesAndBack(t *testing.T) {
 			"28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21")
 		f(hsm.AESKeyWrapKWP, kek2, "c37b7e6492584340bed12207808941155068f738", "138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a")
 		f(hsm.AESKeyWrapKWP, kek2, "466f7250617369", "afbeb0f07dfbf5419200f2ccb50bb24f")
+		for _, n := range []int{16, 256, 264, 2400} {
+			op := hsm.Op{Kind: hsm.OpWrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrap}, Key: kek, In: bytes.Repeat([]byte{1}, n)}
+			blob := bytes.Clone(do(t, s, &op))
+			if got := do(t, s, &hsm.Op{Kind: hsm.OpUnwrap, Mech: op.Mech, Key: kek, In: blob}); !bytes.Equal(got, op.In) {
+				t.Errorf("%d bytes came back as %d others", n, len(got))
+			}
+		}
 		for _, n := range []int{0, 8, 15, 20} {
 			op := hsm.Op{Kind: hsm.OpWrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrap}, Key: kek, In: make([]byte, n)}
 			if err := s.Do(&op); err != nil || !errors.Is(op.Err, hsm.ErrInput) {

@@ -72,6 +72,13 @@ func (s *Session) unwrapBytes(op *hsm.Op) error {
 		return err
 	}
 	out := room(op.Out, len(op.In))
+	if l := s.t.profile.LargestSecret; l > 0 && len(op.In) > l+8 {
+		out, err := s.call(hsm.FnUnwrap, op.Key, operation{kind: decrypt, mechanism: m}, nil, nil, op.In, out, 0)
+		if err == nil {
+			op.Out = out
+		}
+		return err
+	}
 	s.t.objectsComeAndGo()
 	defer s.t.objectsStay()
 	r := s.t.lib.unwrapBytes(s.h, op.Key, m, op.In, out)
