@@ -7,4 +7,8 @@
 // something to say appends it to what is pending; the first one to find nobody
 // writing writes everything that is pending, until nothing is. So frames are
 // coalesced exactly when the socket is busy, and never wait for a timer.
+//
+// The border costs a copy of each input and output on each side. Every buffer
+// of this package that held one is wiped after use; what the kernel's socket
+// buffers and Go's stacks keep is beyond it.
 package worker

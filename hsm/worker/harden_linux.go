@@ -1,6 +1,9 @@
 package worker
 
 import (
+	"os"
+	"syscall"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -11,4 +14,19 @@ func harden() error {
 		return err
 	}
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+}
+
+// childAttributes: a process group of its own, so that a Ctrl-C on the terminal does not end the workers before
+// the drain, and an end with the thread that starts it.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// socketPair returns two connected sockets, both closed on exec.
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "worker"), os.NewFile(uintptr(fds[1]), "supervisor"), nil
 }

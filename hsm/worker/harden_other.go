@@ -2,7 +2,18 @@
 
 package worker
 
-import "syscall"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
 
-// harden forbids core files; other systems have no general switch against attaching.
-func harden() error { return syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}) }
+var errSystem = fmt.Errorf("worker processes need Linux, this is %s; set isolation: none: %w", runtime.GOOS, errors.ErrUnsupported)
+
+func harden() error { return errSystem }
+
+func childAttributes() *syscall.SysProcAttr { return nil }
+
+func socketPair() (ours, theirs *os.File, err error) { return nil, nil, errSystem }

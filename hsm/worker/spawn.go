@@ -1,18 +1,15 @@
 package worker
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
-	"sync"
-	"syscall"
+	"runtime"
 	"time"
 
 	"keyway/hsm"
@@ -20,149 +17,155 @@ import (
 
 // Config says how to start a worker.
 type Config struct {
-	// Name is the member's name, for the log.
+	// Name is the member's name, for logs and errors.
 	Name string
 	// Argv is the worker's command line; the program must call [Serve]. Everybody may read it, so nothing secret goes into it.
 	Argv []string
-	// Env is the worker's whole environment. Vendor libraries are configured by it; nothing secret goes into it.
+	// Env is the worker's whole environment; nothing is inherited, not even PATH. Vendor libraries are
+	// configured by it, for example by SOFTHSM2_CONF. Nothing secret goes into it.
 	Env []string
 	// Params is marshalled to JSON and handed to the worker's open function.
 	Params any
-	// PIN is handed to the worker's open function over the socket. Spawn does not wipe it.
+	// PIN is handed to the worker's open function over the socket. It stays the caller's; Spawn does not wipe it.
 	PIN hsm.PIN
 	// StartTimeout bounds the start until the token is open. Default 20 s.
 	StartTimeout time.Duration
-	// Log receives what the worker writes to standard error, line by line. Default: discard.
+	// Log receives what the worker writes to standard output and error, line by line. Default: discard.
 	Log *slog.Logger
 }
 
-// Token is a token in a worker process. It implements [hsm.Token] and [hsm.Process].
-type Token struct {
-	cmd  *exec.Cmd
-	link *link
-	info hsm.Info
-	done chan struct{} // closed when the process has ended and every waiter was told
-
-	mu     sync.Mutex
-	next   uint32
-	calls  map[uint32]*session // by session id
-	pings  map[uint32]chan struct{}
-	closed bool
-}
-
-var (
-	_ hsm.Token   = (*Token)(nil)
-	_ hsm.Process = (*Token)(nil)
-)
-
-// Spawn starts a worker and waits until its token is open. The error of the worker's open
-// function comes back with its fault; every other failure to start is a Device fault.
+// Spawn starts a worker and waits until its token is open. The error of the worker's open function
+// comes back with its fault, so that a wrong PIN is a Locked fault here too; every other failure to start
+// is a Device fault. The caller owns the Token and closes it.
 func Spawn(ctx context.Context, cfg Config) (*Token, error) {
 	if len(cfg.Argv) == 0 {
-		return nil, errors.New("worker: no command")
+		return nil, errors.New("worker: no command line")
 	}
-	if cfg.StartTimeout == 0 {
+	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = 20 * time.Second
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("worker %s: %w", cfg.Name, err)
+	}
 	params, err := json.Marshal(cfg.Params)
 	if err != nil {
 		return nil, fmt.Errorf("worker %s: parameters: %w", cfg.Name, err)
 	}
-	conn, childEnd, err := socketpair()
+	t, err := start(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("worker %s: socket pair: %w", cfg.Name, err)
+		return nil, fmt.Errorf("worker %s: starting %s: %w", cfg.Name, cfg.Argv[0], err)
 	}
-	cmd := exec.Command(cfg.Argv[0], cfg.Argv[1:]...)
-	cmd.Env = append([]string{}, cfg.Env...) // never nil: nil would hand down ours
-	cmd.ExtraFiles = []*os.File{childEnd}
-	// A process group of its own: a Ctrl-C on the terminal must not end the workers before the drain. If
-	// this process dies, the worker sees its socket end and exits.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	stderr, err := cmd.StderrPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	_ = childEnd.Close()
-	if err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("worker %s: cannot start %s: %w", cfg.Name, cfg.Argv[0], err)
-	}
-	t := &Token{cmd: cmd, link: newLink(conn), done: make(chan struct{}), calls: map[uint32]*session{}, pings: map[uint32]chan struct{}{}}
-	logged := make(chan struct{})
-	go copyLog(cfg.Log.With("member", cfg.Name, "pid", cmd.Process.Pid), stderr, logged)
-
-	deadline := time.AfterFunc(cfg.StartTimeout, t.Kill)
-	stop := context.AfterFunc(ctx, t.Kill)
-	err = t.greet(params, cfg.PIN)
-	inTime := deadline.Stop()
-	alive := stop()
-	go t.receive(logged)
-	if err == nil && inTime && alive {
+	limited, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
+		fmt.Errorf("%w: the token was not open after %s", hsm.ErrHung, cfg.StartTimeout))
+	defer cancel()
+	stop := context.AfterFunc(limited, t.Kill)
+	t.info, err = t.greet(&hello{params, cfg.PIN.Reveal()})
+	inTime := stop()
+	if err == nil && inTime {
+		go t.receive()
 		return t, nil
 	}
+	t.dead.Store(true)
+	close(t.heard) // there is no receiver
 	t.Kill()
-	<-t.done
-	switch {
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("worker %s: %w", cfg.Name, ctx.Err())
-	case !inTime:
-		return nil, fmt.Errorf("worker %s: %w: the token was not open after %s", cfg.Name, hsm.ErrHung, cfg.StartTimeout)
+	t.link.close(hsm.ErrLinkLost)
+	t.wait(closeGrace) // no zombie is left behind, unless the kernel holds the process
+	if !inTime {
+		err = context.Cause(limited)
 	}
 	return nil, fmt.Errorf("worker %s: %w", cfg.Name, err)
 }
 
-// socketpair returns our end as a connection and the child's as a file, both closed on exec.
-func socketpair() (net.Conn, *os.File, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+// start starts the process with its end of a socket pair as file descriptor 3.
+func start(cfg Config) (*Token, error) {
+	ours, theirs, err := socketPair()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ours := os.NewFile(uintptr(fds[0]), "worker")
 	defer ours.Close()
-	theirs := os.NewFile(uintptr(fds[1]), "parent")
+	defer theirs.Close()
 	conn, err := net.FileConn(ours)
 	if err != nil {
-		_ = theirs.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return conn, theirs, nil
+	said, say, err := os.Pipe()
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	defer say.Close()
+	cmd := exec.Command(cfg.Argv[0], cfg.Argv[1:]...)
+	cmd.Env = append([]string{}, cfg.Env...) // never nil: nil would hand down ours
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stdout, cmd.Stderr = say, say
+	cmd.SysProcAttr = childAttributes()
+
+	t := &Token{
+		name: cfg.Name, log: cfg.Log, link: newLink(conn), heard: make(chan struct{}), ended: make(chan struct{}),
+		sessions: map[uint32]*session{}, pings: map[uint32]chan struct{}{},
+	}
+	started := make(chan error)
+	go t.attend(cmd, said, started)
+	if err := <-started; err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
-// greet sends the parameters and the PIN and reads what the token is.
-func (t *Token) greet(params json.RawMessage, pin hsm.PIN) error {
-	g, err := json.Marshal(hello{Params: params, PIN: pin.Reveal()})
-	if err != nil {
-		return err
+// attend starts the process, waits for its end and reaps it. It keeps its thread to itself the whole time:
+// the worker is to die with this process even when it hangs in its library and cannot see its socket
+// end, and Linux ties that promise (PR_SET_PDEATHSIG) to the thread that started it, not to the process. A thread
+// the runtime were free to end would take a healthy worker along.
+func (t *Token) attend(cmd *exec.Cmd, said *os.File, started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		_ = said.Close()
+		started <- err
+		return
 	}
-	err = t.link.send(head{verb: verbHello}, func(b []byte) []byte { return putBytes(b, g) })
-	clear(g)
-	if err != nil {
-		return fmt.Errorf("%w: it ended before it was greeted", hsm.ErrLinkLost)
+	t.proc = cmd.Process
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		copyLines(t.log.With("worker", t.name, "pid", cmd.Process.Pid), said)
+	}()
+	started <- nil
+	err := cmd.Wait()
+	// What it said and answered last is still to be read. A process that it left behind may hold either
+	// open for ever, so this has an end.
+	soon := time.Now().Add(200 * time.Millisecond)
+	_ = said.SetReadDeadline(soon)
+	_ = t.link.conn.SetReadDeadline(soon)
+	<-logged
+	<-t.heard
+	_ = said.Close()
+	if !t.closing.Load() {
+		t.log.Warn("worker ended", "worker", t.name, "pid", cmd.Process.Pid, "status", status(err))
 	}
-	h, f, err := t.link.receive()
-	if err != nil || h.verb != verbHello|answerBit {
-		return fmt.Errorf("%w: it ended before its token was open; its last words are in the log", hsm.ErrLinkLost)
-	}
-	remote := takeErr(f)
-	info := f.bytes()
-	if err := f.done(); err != nil {
-		return err
-	}
-	if remote != nil {
-		return remote
-	}
-	return json.Unmarshal(info, &t.info)
+	close(t.ended)
 }
 
-// copyLog writes the worker's standard error to the log, a line at a time.
-func copyLog(log *slog.Logger, r io.Reader, done chan<- struct{}) {
-	defer close(done)
-	s := bufio.NewScanner(r)
-	for s.Scan() {
-		log.Warn("worker says", "line", s.Text())
+func status(err error) string {
+	if err == nil {
+		return "exit status 0"
 	}
-	_, _ = io.Copy(io.Discard, r) // a line too long for the scanner must not block the worker
+	return err.Error()
+}
+
+// greet sends the hello and reads what the token is.
+func (t *Token) greet(h *hello) (hsm.Info, error) {
+	var frame []byte
+	err := send(t.link, h, false)
+	if err == nil {
+		frame, err = t.link.receive()
+	}
+	if err != nil {
+		return hsm.Info{}, fmt.Errorf("%w before its token was open; what it said last is in the log", hsm.ErrLinkLost)
+	}
+	return parseInfo(frame)
 }
