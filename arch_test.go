@@ -1,0 +1,142 @@
+package keyway
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// rooms lists the packages from the lowest to the highest; a package imports
+// only from lines above its own, or what its own line allows beside that.
+var rooms = [][]string{
+	{"keyway/lifecycle/key", "keyway/lifecycle/audit"},
+	{"keyway/hsm"},
+	{"keyway/hsm/pkcs11", "keyway/hsm/soft", "keyway/hsm/worker", "keyway/hsm/hsmtest"},
+	{"keyway/pool"},
+	{"keyway/gateway", "keyway/lifecycle"},
+	{"keyway/lifecycle/storetest"},
+	{"keyway/lifecycle/sqlstore", "keyway/lifecycle/adminapi"},
+	{"keyway/cmd/keyway", "keyway/loadtest"},
+}
+
+// owners names who alone may import a module (a prefix of import paths).
+var owners = map[string][]string{
+	"github.com/valyala/fasthttp":         {"keyway/gateway", "keyway/loadtest"},
+	"modernc.org/sqlite":                  {"keyway/lifecycle/sqlstore"},
+	"github.com/miekg/pkcs11":             {"keyway/hsm/pkcs11"},
+	"github.com/dgraph-io/ristretto":      {"keyway/gateway"},
+	"github.com/sony/gobreaker":           {"keyway/pool"},
+	"go.opentelemetry.io/otel/sdk":        {"keyway/cmd"},
+	"go.opentelemetry.io/otel/exporters":  {"keyway/cmd"},
+	"github.com/prometheus/client_golang": {"keyway/cmd"},
+	"github.com/spf13/cobra":              {"keyway/cmd"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	GoFiles    []string
+	Dir        string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,GoFiles,Dir", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	d := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// floor returns the line of rooms a package stands on, -1 for none.
+func floor(path string) int {
+	best, at := -1, -1
+	for i, row := range rooms {
+		for _, r := range row {
+			if (path == r || strings.HasPrefix(path, r+"/")) && len(r) > best {
+				best, at = len(r), i
+			}
+		}
+	}
+	return at
+}
+
+func TestArchitectureImportsGoDown(t *testing.T) {
+	n := 0
+	for _, p := range packages(t) {
+		if p.ImportPath == "keyway" {
+			continue
+		}
+		from := floor(p.ImportPath)
+		if from < 0 {
+			t.Errorf("%s is in no room: give it a line in rooms", p.ImportPath)
+			continue
+		}
+		for _, i := range p.Imports {
+			if !strings.HasPrefix(i, "keyway/") {
+				continue
+			}
+			n++
+			if to := floor(i); to > from || to == from && i != p.ImportPath && !(from == len(rooms)-1) {
+				t.Errorf("%s imports %s, which is not below it", p.ImportPath, i)
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d imports were looked at: does the test still see the code?", n)
+	}
+}
+
+func TestArchitectureModulesHaveOwners(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		for _, i := range p.Imports {
+			for module, allowed := range owners {
+				if i != module && !strings.HasPrefix(i, module+"/") {
+					continue
+				}
+				seen[module] = true
+				ok := false
+				for _, a := range allowed {
+					ok = ok || p.ImportPath == a || strings.HasPrefix(p.ImportPath, a+"/")
+				}
+				if !ok {
+					t.Errorf("%s imports %s, which belongs to %s", p.ImportPath, i, strings.Join(allowed, ", "))
+				}
+			}
+		}
+	}
+	for module := range owners {
+		if !seen[module] {
+			t.Errorf("nobody imports %s any more: take it out of the table", module)
+		}
+	}
+}
+
+func TestArchitectureOneFileHoldsABreakerAndACache(t *testing.T) {
+	for what, want := range map[string]string{"github.com/sony/gobreaker": "pool/breaker.go", "github.com/dgraph-io/ristretto": "gateway/cache.go"} {
+		out, err := exec.Command("grep", "-rl", "--include=*.go", "\""+what, "pool", "gateway").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range strings.Fields(string(out)) {
+			if filepath.ToSlash(f) != want {
+				t.Errorf("%s imports %s; only %s may", f, what, want)
+			}
+		}
+	}
+}
