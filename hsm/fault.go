@@ -83,10 +83,11 @@ var (
 // FaultOf returns who is to blame for err: 0 for nil, the table's answer for an [*Error], the fault
 // named at each sentinel of this package, and Device for everything else, since an error nobody foresaw is the member's.
 func FaultOf(err error) Fault {
+	if err == nil { // the common case, before e is allocated
+		return 0
+	}
 	var e *Error
 	switch {
-	case err == nil:
-		return 0
 	case errors.As(err, &e):
 		return e.Fault()
 	case errors.Is(err, ErrInput):

@@ -74,8 +74,8 @@ func (b *breaker) schedule() {
 	b.probe = time.Now().Add(b.open*3/4 + rand.N(b.open/2))
 }
 
-// admit returns the report of one attempt, to be called exactly once; more calls are ignored, since gobreaker
-// would count them twice. Callers are admitted while the breaker is closed, a canary also when it is half open.
+// admit returns the report of one attempt, to be called exactly once: gobreaker would count a second call
+// as another attempt. The job's states see to that. Callers are admitted while the breaker is closed, a canary also when it is half open.
 func (b *breaker) admit(canary bool) (func(error), bool) {
 	if !canary && !b.closed.Load() {
 		return nil, false
@@ -84,12 +84,7 @@ func (b *breaker) admit(canary bool) (func(error), bool) {
 	if err != nil {
 		return nil, false
 	}
-	var once atomic.Bool
-	return func(err error) {
-		if once.CompareAndSwap(false, true) {
-			done(err)
-		}
-	}, true
+	return done, true
 }
 
 // due tells when the next canary may go while the breaker is open. last: no other member is able, so

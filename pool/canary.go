@@ -86,11 +86,18 @@ func (m *member) proved(err error) {
 func (m *member) maybeCanary(g *generation, now time.Time) {
 	if m.breaker.closed.Load() {
 		m.canaryMu.Lock()
-		due := now.Sub(m.lastCanary) >= m.pool.cfg.CanaryEvery
+		// After a failure the canary goes at once, but at most once a second: callers avoid a
+		// member that failed, so without it nothing would decide whether it is ill.
+		every := m.pool.cfg.CanaryEvery
+		if m.canaryErr != nil || m.doubt.Load() {
+			every = suspectEvery
+		}
+		due := now.Sub(m.lastCanary) >= every
 		m.canaryMu.Unlock()
 		if !due {
 			return
 		}
+		m.doubt.Store(false)
 	} else if now.Before(m.breaker.due(!m.pool.otherAble(m))) {
 		return
 	}
@@ -101,7 +108,7 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 	m.canaryMu.Lock()
 	m.lastCanary = now // one at a time: the verdict follows
 	m.canaryMu.Unlock()
-	j := newJob(nil, &hsm.Op{}, ClassCanary)
+	j := m.pool.newJob(nil, &hsm.Op{}, ClassCanary)
 	j.with = func(k hsm.Keeper) error { return g.probe(k) }
 	j.settled = func(err error) {
 		m.proved(err)

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,14 +37,14 @@ type job struct {
 	started  atomic.Int64 // UnixNano, when running
 	err      error
 	done     chan struct{} // one value when the job has reached its last state, unless its caller abandoned it
-	settled  func(error)   // the breaker's report
-	recycled bool
+	settled  func(error)   // the breaker's report, called once: by whoever moves the job to its last state
 }
 
-var jobs = sync.Pool{New: func() any { return &job{done: make(chan struct{}, 1)} }}
-
-func newJob(k *Key, op *hsm.Op, class Class) *job {
-	j := jobs.Get().(*job)
+func (p *Pool) newJob(k *Key, op *hsm.Op, class Class) *job {
+	j, ok := p.jobs.Get().(*job)
+	if !ok {
+		j = &job{done: make(chan struct{}, 1)}
+	}
 	j.state.Store(queued)
 	j.left.Store(false)
 	j.key, j.class, j.err, j.with = k, class, nil, nil
@@ -60,13 +59,13 @@ func newJob(k *Key, op *hsm.Op, class Class) *job {
 
 // release wipes the job and gives it back. Only a caller that has seen it finish may do that;
 // a job left behind is the collector's.
-func (j *job) release() {
+func (p *Pool) release(j *job) {
 	j.wipe()
 	if cap(j.buf) > 64<<10 || cap(j.op.Out) > 64<<10 {
 		return
 	}
 	j.key, j.settled, j.with = nil, nil, nil
-	jobs.Put(j)
+	p.jobs.Put(j)
 }
 
 func (j *job) wipe() {

@@ -37,6 +37,7 @@ type member struct {
 
 	epoch, operations, failures, loads, evictions, hung, respawns atomic.Uint64
 
+	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
 	lastCanary time.Time
 	canaryErr  error

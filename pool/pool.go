@@ -26,6 +26,7 @@ type Pool struct {
 	closed bool
 	joined chan struct{} // closed and replaced whenever a member becomes active
 	joinMu sync.Mutex
+	jobs   sync.Pool // of *job
 
 	operations, retries, overloaded atomic.Uint64
 	gauges                          func() error // unregisters the pool's observable instruments
@@ -101,7 +102,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 			p.retries.Add(1)
 		}
 		tried[n] = m
-		j := newJob(k, &op, class)
+		j := p.newJob(k, &op, class)
 		out, err := m.do(ctx, j)
 		if err == nil {
 			return out, nil
@@ -205,7 +206,7 @@ func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 		out = append([]byte(nil), j.op.Out...)
 	}
 	if j.state.Load() != hung {
-		j.release()
+		m.pool.release(j)
 	}
 	return out, err
 }
@@ -218,7 +219,7 @@ func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
 	if err != nil {
 		return err
 	}
-	j := newJob(nil, &hsm.Op{}, ClassBulk)
+	j := p.newJob(nil, &hsm.Op{}, ClassBulk)
 	j.with = f
 	_, err = m.do(ctx, j)
 	return err
@@ -238,6 +239,7 @@ func (m *member) observe(kind hsm.OpKind, class Class, took, withQueue time.Dura
 	default:
 		m.failures.Add(1)
 		m.load.penalise(class)
+		m.doubt.Store(true)
 	}
 }
 

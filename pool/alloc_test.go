@@ -1,0 +1,78 @@
+//go:build !race
+
+package pool
+
+import (
+	"context"
+	"testing"
+
+	"keyway/hsm"
+)
+
+// instant is a token that answers at once, so that what is measured is the pool.
+type instant struct{ s instantSession }
+
+type instantSession struct{ out []byte }
+
+func (t *instant) OpenSession(context.Context) (hsm.Session, error) {
+	return &instantSession{make([]byte, 16)}, nil
+}
+func (t *instant) Info() hsm.Info { return hsm.Info{} }
+func (t *instant) Close() error   { return nil }
+
+func (s *instantSession) Do(op *hsm.Op) error {
+	op.Out, op.Err = append(op.Out[:0], s.out...), nil
+	return nil
+}
+func (s *instantSession) Find(hsm.Class, []byte) (hsm.Handle, error) { return 1, nil }
+func (s *instantSession) Close() error                               { return nil }
+
+func instantPool(tb testing.TB) *Pool {
+	tb.Helper()
+	p, err := New(Config{Name: "bench"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = p.Close() })
+	for _, n := range []string{"a", "b", "c"} {
+		if err := p.Add(MemberConfig{Name: n, Open: func(context.Context) (hsm.Token, error) { return &instant{}, nil }}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := p.Wait(context.Background()); err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+func TestDoAllocatesLittle(t *testing.T) {
+	p := instantPool(t)
+	k := &Key{ID: [16]byte{1}}
+	in := make([]byte, 32)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	n := testing.AllocsPerRun(2000, func() {
+		if _, err := p.Do(ctx, k, hsm.Op{Kind: hsm.OpSign, In: in}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 6 {
+		t.Errorf("%.1f allocations for one operation, at most 6 are promised", n)
+	}
+}
+
+func BenchmarkDo(b *testing.B) {
+	p := instantPool(b)
+	k := &Key{ID: [16]byte{1}}
+	in := make([]byte, 32)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := p.Do(ctx, k, hsm.Op{Kind: hsm.OpSign, In: in}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
