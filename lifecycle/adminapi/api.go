@@ -223,8 +223,10 @@ func (c *call) decode(v any, optional bool) error {
 	if optional && errors.Is(err, io.EOF) {
 		return nil
 	}
-	if err == nil && d.More() {
-		err = errors.New("something follows the object")
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the object")
+		}
 	}
 	var big *http.MaxBytesError
 	switch {

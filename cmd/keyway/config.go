@@ -1,0 +1,374 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"keyway/gateway"
+	"keyway/lifecycle"
+	"keyway/lifecycle/key"
+	"keyway/pool"
+)
+
+// config is the whole configuration of a node, as keyway.yaml writes it. No secret is in it: PINs are
+// files, and of tokens there are only hashes.
+type config struct {
+	// Listen is where the gateway answers, host:port.
+	Listen string `yaml:"listen"`
+	// ClearText allows the gateway to answer without TLS on other addresses than loopback, behind a proxy that ends TLS.
+	ClearText bool            `yaml:"clear_text"`
+	TLS       *tlsConfig      `yaml:"tls"`
+	Admin     adminConfig     `yaml:"admin"`
+	Store     storeConfig     `yaml:"store"`
+	Custody   *custodyConfig  `yaml:"custody"`
+	Pools     []poolConfig    `yaml:"pools"`
+	Default   string          `yaml:"default_pool"` // serves random bytes and keys made without naming a pool
+	Limits    limitsConfig    `yaml:"limits"`
+	Telemetry telemetryConfig `yaml:"telemetry"`
+}
+
+type tlsConfig struct {
+	CertFile     string `yaml:"cert_file"`
+	KeyFile      string `yaml:"key_file"`
+	ClientCAFile string `yaml:"client_ca_file"` // "" asks for no client certificates
+}
+
+type adminConfig struct {
+	Listen string        `yaml:"listen"`
+	TLS    *tlsConfig    `yaml:"tls"`
+	Admins []adminPerson `yaml:"admins"`
+}
+
+type adminPerson struct {
+	Name        string `yaml:"name"`
+	TokenSHA256 digest `yaml:"token_sha256"` // of the bearer token
+	CertSHA256  digest `yaml:"cert_sha256"`  // of the certificate's SubjectPublicKeyInfo
+}
+
+// digest is a SHA-256 in hexadecimal. It is not shown: nobody needs to compare his guesses with it.
+type digest string
+
+// MarshalYAML writes that there is one.
+func (d digest) MarshalYAML() (any, error) {
+	if d == "" {
+		return "", nil
+	}
+	return "[redacted]", nil
+}
+
+type storeConfig struct {
+	Path string `yaml:"path"` // of the SQLite database
+}
+
+type custodyConfig struct {
+	lifecycle.MemberRecord `yaml:",inline"`
+	// AutoRoot gives members their Root KEKs without a ceremony. For development only.
+	AutoRoot bool `yaml:"auto_root"`
+}
+
+type poolConfig struct {
+	Name        string                   `yaml:"name"`
+	OpTimeout   time.Duration            `yaml:"op_timeout"`
+	CanaryEvery time.Duration            `yaml:"canary_every"`
+	RetryRatio  float64                  `yaml:"retry_ratio"`
+	Attempts    int                      `yaml:"attempts"`
+	SlowStart   time.Duration            `yaml:"slow_start"`
+	Members     []lifecycle.MemberRecord `yaml:"members"`
+}
+
+func (p *poolConfig) pool() pool.Config {
+	return pool.Config{Name: p.Name, OpTimeout: p.OpTimeout, CanaryEvery: p.CanaryEvery, RetryRatio: p.RetryRatio, Attempts: p.Attempts, SlowStart: p.SlowStart}
+}
+
+type limitsConfig struct {
+	MaxBody        int           `yaml:"max_body"` // bytes
+	ReadTimeout    time.Duration `yaml:"read_timeout"`
+	WriteTimeout   time.Duration `yaml:"write_timeout"`
+	IdleTimeout    time.Duration `yaml:"idle_timeout"`
+	OpTimeout      time.Duration `yaml:"op_timeout"`
+	MaxConnections int           `yaml:"max_connections"`
+	CacheKeys      int64         `yaml:"cache_keys"`
+	BatchWidth     int           `yaml:"batch_width"`
+	// MaxStale is how long the gateway serves without an answer of the store.
+	MaxStale time.Duration `yaml:"max_stale"`
+	// Shutdown is how long requests under way may take to finish.
+	Shutdown time.Duration `yaml:"shutdown"`
+}
+
+type telemetryConfig struct {
+	LogFormat string `yaml:"log_format"` // text or json
+	LogLevel  string `yaml:"log_level"`  // debug, info, warn or error
+	// OTLPEndpoint is the base URL of an OTLP/HTTP collector, "" for none. Headers for it come from OTEL_EXPORTER_OTLP_HEADERS.
+	OTLPEndpoint string  `yaml:"otlp_endpoint"`
+	SampleRatio  float64 `yaml:"sample_ratio"` // share of requests that are traced
+	ServiceName  string  `yaml:"service_name"`
+}
+
+// custodyPool is the name under which the custody token's member is stored and shown.
+const custodyPool = "custody"
+
+// setDefaults fills what was left out, so that the effective configuration can be shown.
+func (c *config) setDefaults() {
+	or(&c.Listen, "127.0.0.1:8400")
+	or(&c.Admin.Listen, "127.0.0.1:8401")
+	if c.Default == "" && len(c.Pools) > 0 {
+		c.Default = c.Pools[0].Name
+	}
+	if c.Custody != nil {
+		or(&c.Custody.Name, custodyPool)
+		or(&c.Custody.Isolation, "worker")
+	}
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		or(&p.OpTimeout, 10*time.Second)
+		or(&p.CanaryEvery, 5*time.Second)
+		or(&p.RetryRatio, 0.2)
+		or(&p.Attempts, 3)
+		or(&p.SlowStart, 2*time.Second)
+		for j := range p.Members {
+			or(&p.Members[j].Isolation, "worker")
+		}
+	}
+	l := &c.Limits
+	or(&l.MaxBody, 1<<20)
+	or(&l.ReadTimeout, 10*time.Second)
+	or(&l.WriteTimeout, 10*time.Second)
+	or(&l.IdleTimeout, 2*time.Minute)
+	or(&l.OpTimeout, 5*time.Second)
+	or(&l.MaxConnections, 20_000)
+	or(&l.CacheKeys, 100_000)
+	or(&l.BatchWidth, 16)
+	or(&l.MaxStale, 15*time.Minute)
+	or(&l.Shutdown, 20*time.Second)
+	t := &c.Telemetry
+	or(&t.LogFormat, "text")
+	or(&t.LogLevel, "info")
+	or(&t.SampleRatio, 1)
+	or(&t.ServiceName, "keyway")
+}
+
+func or[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// wrongField is one thing wrong with a configuration, at a path such as "pools[0].members[1].pin_file".
+type wrongField struct {
+	path string
+	line int // 0 when not known
+	err  error
+}
+
+func (f *wrongField) Error() string {
+	if f.line > 0 {
+		return fmt.Sprintf("line %d: %s: %v", f.line, f.path, f.err)
+	}
+	return fmt.Sprintf("%s: %v", f.path, f.err)
+}
+
+func (f *wrongField) Unwrap() error { return f.err }
+
+// Validate returns everything that is wrong, joined, each a *wrongField; nil when nothing is.
+func (c *config) Validate() error {
+	var v verdict
+	v.address("listen", c.Listen, c.TLS == nil && !c.ClearText, "set tls, or clear_text: true where a proxy in front ends TLS")
+	v.tls("tls", c.TLS)
+	v.address("admin.listen", c.Admin.Listen, c.Admin.TLS == nil, "set admin.tls")
+	v.tls("admin.tls", c.Admin.TLS)
+	if c.Listen == c.Admin.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		v.bad("admin.listen", "the gateway listens on %s too", c.Listen)
+	}
+	for i, a := range c.Admin.Admins {
+		at := fmt.Sprintf("admin.admins[%d]", i)
+		v.check(at+".name", key.CheckName(a.Name))
+		v.digest(at+".token_sha256", a.TokenSHA256)
+		v.digest(at+".cert_sha256", a.CertSHA256)
+		if a.TokenSHA256 == "" && a.CertSHA256 == "" {
+			v.bad(at, "give %s a token_sha256 or a cert_sha256", a.Name)
+		}
+		if a.CertSHA256 != "" && (c.Admin.TLS == nil || c.Admin.TLS.ClientCAFile == "") {
+			v.bad(at+".cert_sha256", "client certificates need admin.tls.client_ca_file")
+		}
+	}
+	if c.Store.Path == "" {
+		v.bad("store.path", "name the file of the database, for instance /var/lib/keyway/keyway.db")
+	}
+	if c.Custody != nil {
+		v.member("custody", c.Custody.MemberRecord)
+	}
+	if len(c.Pools) == 0 {
+		v.bad("pools", "name at least one pool")
+	}
+	seen := map[string]bool{custodyPool: true}
+	for i, p := range c.Pools {
+		v.pool(fmt.Sprintf("pools[%d]", i), p, seen)
+	}
+	if len(c.Pools) > 0 && (!seen[c.Default] || c.Default == custodyPool) {
+		v.bad("default_pool", "there is no pool %q", c.Default)
+	}
+	v.limits(c.Limits)
+	v.telemetry(c.Telemetry)
+	return errors.Join(v...)
+}
+
+// verdict gathers what is wrong.
+type verdict []error
+
+func (v *verdict) bad(path, format string, a ...any) {
+	*v = append(*v, &wrongField{path: path, err: fmt.Errorf(format, a...)})
+}
+
+func (v *verdict) check(path string, err error) {
+	if err != nil {
+		*v = append(*v, &wrongField{path: path, err: err})
+	}
+}
+
+func (v *verdict) address(path, addr string, loopbackOnly bool, advice string) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		v.bad(path, "use host:port, for instance 127.0.0.1:8400, not %q", addr)
+	} else if loopbackOnly && !loopback(host) {
+		v.bad(path, "%s can be reached from other machines, and there is no TLS: %s", addr, advice)
+	}
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (v *verdict) tls(path string, t *tlsConfig) {
+	if t == nil {
+		return
+	}
+	if t.CertFile == "" {
+		v.bad(path+".cert_file", "name the PEM file of the server's certificate with its chain")
+	}
+	if t.KeyFile == "" {
+		v.bad(path+".key_file", "name the PEM file of the certificate's key")
+	}
+}
+
+func (v *verdict) digest(path string, d digest) {
+	if b, err := hex.DecodeString(string(d)); d != "" && (err != nil || len(b) != 32 || strings.ToLower(string(d)) != string(d)) {
+		v.bad(path, "use the 64 lower-case hexadecimal digits of a SHA-256, never the token itself")
+	}
+}
+
+// member puts each of the record's own complaints at its field.
+func (v *verdict) member(path string, r lifecycle.MemberRecord) {
+	var all []error
+	if j, ok := r.Check().(interface{ Unwrap() []error }); ok { // what errors.Join returns
+		all = j.Unwrap()
+	}
+	for _, e := range all {
+		field, rest, ok := strings.Cut(e.Error(), ": ")
+		if !ok || strings.ContainsAny(field, " \"") {
+			*v = append(*v, &wrongField{path: path, err: e})
+			continue
+		}
+		v.bad(path+"."+field, "%s", rest)
+	}
+	if r.Isolation == "none" && len(r.Env) > 0 {
+		v.bad(path+".env", "a token without isolation has this process's environment: set it there")
+	}
+}
+
+func (v *verdict) pool(path string, p poolConfig, seen map[string]bool) {
+	v.check(path+".name", key.CheckName(p.Name))
+	if seen[p.Name] {
+		v.bad(path+".name", "%q is taken", p.Name)
+	}
+	seen[p.Name] = true
+	v.span(path+".op_timeout", p.OpTimeout, time.Millisecond, time.Hour)
+	v.span(path+".canary_every", p.CanaryEvery, 100*time.Millisecond, 10*time.Second)
+	v.span(path+".slow_start", p.SlowStart, 0, time.Hour)
+	if p.RetryRatio < 0 || p.RetryRatio > 1 {
+		v.bad(path+".retry_ratio", "use 0 to 1, not %g", p.RetryRatio)
+	}
+	if p.Attempts < 1 {
+		v.bad(path+".attempts", "use 1 or more")
+	}
+	names := map[string]bool{}
+	for i, m := range p.Members {
+		at := fmt.Sprintf("%s.members[%d]", path, i)
+		v.member(at, m)
+		if names[m.Name] {
+			v.bad(at+".name", "%q is taken", m.Name)
+		}
+		names[m.Name] = true
+	}
+}
+
+func (v *verdict) span(path string, d, from, to time.Duration) {
+	if d < from || d > to {
+		v.bad(path, "use %s to %s, not %s", from, to, d)
+	}
+}
+
+func (v *verdict) limits(l limitsConfig) {
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"read_timeout", l.ReadTimeout}, {"write_timeout", l.WriteTimeout}, {"idle_timeout", l.IdleTimeout},
+		{"op_timeout", l.OpTimeout}, {"max_stale", l.MaxStale}, {"shutdown", l.Shutdown},
+	} {
+		v.span("limits."+d.name, d.d, time.Millisecond, 24*time.Hour)
+	}
+	for _, n := range []struct {
+		name string
+		n    int64
+	}{
+		{"max_body", int64(l.MaxBody)}, {"max_connections", int64(l.MaxConnections)}, {"cache_keys", l.CacheKeys}, {"batch_width", int64(l.BatchWidth)},
+	} {
+		if n.n < 1 {
+			v.bad("limits."+n.name, "use 1 or more, not %d", n.n)
+		}
+	}
+}
+
+func (v *verdict) telemetry(t telemetryConfig) {
+	if t.LogFormat != "text" && t.LogFormat != "json" {
+		v.bad("telemetry.log_format", "use text or json, not %q", t.LogFormat)
+	}
+	if _, err := parseLevel(t.LogLevel); err != nil {
+		v.check("telemetry.log_level", err)
+	}
+	if t.OTLPEndpoint != "" && !strings.HasPrefix(t.OTLPEndpoint, "http://") && !strings.HasPrefix(t.OTLPEndpoint, "https://") {
+		v.bad("telemetry.otlp_endpoint", "use a URL, for instance http://127.0.0.1:4318, not %q", t.OTLPEndpoint)
+	}
+	if t.SampleRatio < 0 || t.SampleRatio > 1 {
+		v.bad("telemetry.sample_ratio", "use 0 to 1, not %g", t.SampleRatio)
+	}
+}
+
+// gateway returns the gateway's part of the configuration.
+func (c *config) gateway() gateway.Config {
+	g := gateway.Config{
+		DefaultPool: c.Default, MaxBody: c.Limits.MaxBody, ReadTimeout: c.Limits.ReadTimeout, WriteTimeout: c.Limits.WriteTimeout,
+		IdleTimeout: c.Limits.IdleTimeout, OpTimeout: c.Limits.OpTimeout, MaxConns: c.Limits.MaxConnections,
+		CacheKeys: c.Limits.CacheKeys, BatchWidth: c.Limits.BatchWidth,
+	}
+	if c.TLS != nil {
+		g.TLS = &gateway.TLSConfig{CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile}
+	}
+	return g
+}
+
+// absolute makes the paths of a record absolute, from dir, where the configuration file is.
+func absolute(dir string, paths ...*string) {
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"keyway/lifecycle"
+	"keyway/pool"
+)
+
+// custodyMember is the custody token: the one member of a pool of its own. Operators see it among the pools and may
+// clear its latch; everything else about it is said by the configuration.
+type custodyMember struct {
+	store  lifecycle.Store
+	pool   *pool.Pool
+	record lifecycle.MemberRecord
+	log    *slog.Logger
+}
+
+// newCustodyMember opens the custody token in the background. Its latch is kept in the store.
+func newCustodyMember(ctx context.Context, store lifecycle.Store, tok *tokens, r lifecycle.MemberRecord, log *slog.Logger) (*custodyMember, error) {
+	r.Pool = custodyPool
+	c := &custodyMember{store: store, record: r, log: log}
+	err := store.Update(ctx, func(tx lifecycle.Tx) error {
+		stored, err := tx.Members(custodyPool)
+		if err != nil {
+			return err
+		}
+		for _, old := range stored {
+			if old.Name == r.Name {
+				c.record.Latched = old.Latched
+			}
+		}
+		return tx.PutMember(c.record)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Making an RSA key takes a token seconds, some much longer.
+	if c.pool, err = pool.New(pool.Config{Name: custodyPool, OpTimeout: time.Minute, Log: log}); err != nil {
+		return nil, err
+	}
+	err = c.pool.Add(pool.MemberConfig{
+		Name: r.Name, Open: tok.opener(r), Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
+		Latched: c.record.Latched, OnLatch: c.storeLatch,
+	})
+	if err != nil {
+		return nil, errors.Join(err, c.pool.Close())
+	}
+	return c, nil
+}
+
+// wait returns when the token serves; its error tells why it does not.
+func (c *custodyMember) wait(ctx context.Context) error { return waitForMembers(ctx, c.pool, 1) }
+
+// waitForMembers returns when count members of p are active. It gives up at once when one latches.
+func waitForMembers(ctx context.Context, p *pool.Pool, count int) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		active, why := 0, "it is still being opened"
+		for _, m := range p.Stat().Members {
+			switch m.State {
+			case pool.Active:
+				active++
+			case pool.Latched:
+				return fmt.Errorf("member %s is latched: %s: put its PIN file right, then keyway member latch-clear", m.Name, m.Reason)
+			default:
+				if m.Reason != "" {
+					why = m.Reason
+				}
+			}
+		}
+		if active >= count {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d members of pool %s serve: %s: %w", active, count, p.Stat().Pool, why, ctx.Err())
+		}
+	}
+}
+
+func (c *custodyMember) storeLatch(_, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := c.latch(ctx, reason); err != nil {
+		c.log.Error("the custody token's latch could not be stored and would not survive a restart", "error", err)
+	}
+}
+
+func (c *custodyMember) latch(ctx context.Context, reason string) error {
+	r := c.record
+	r.Latched = reason
+	return c.store.Update(ctx, func(tx lifecycle.Tx) error { return tx.PutMember(r) })
+}
+
+var errCustody = fmt.Errorf("%w: the custody token is set up in the configuration file", lifecycle.ErrInvalid)
+
+// Add is refused.
+func (c *custodyMember) Add(context.Context, string, lifecycle.MemberRecord) error { return errCustody }
+
+// Drain is refused.
+func (c *custodyMember) Drain(context.Context, string, string, bool) error { return errCustody }
+
+// Resume is refused.
+func (c *custodyMember) Resume(context.Context, string, string) error { return errCustody }
+
+// Remove is refused.
+func (c *custodyMember) Remove(context.Context, string, string, bool) error { return errCustody }
+
+// ClearLatch lets the token log in once more.
+func (c *custodyMember) ClearLatch(ctx context.Context, actor, name string) error {
+	if err := c.latch(ctx, ""); err != nil {
+		return err
+	}
+	c.log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", custodyPool, "member", name)
+	return c.pool.ClearLatch(name)
+}
+
+// Stat returns the statistics of the custody token's pool.
+func (c *custodyMember) Stat() pool.Stat { return c.pool.Stat() }

@@ -1,0 +1,325 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"keyway/gateway"
+	"keyway/lifecycle"
+	"keyway/lifecycle/adminapi"
+	"keyway/lifecycle/key"
+	"keyway/lifecycle/sqlstore"
+	"keyway/pool"
+)
+
+// custodyWait is how long a node waits for its custody token when it starts.
+const custodyWait = 30 * time.Second
+
+// node is one running Keyway: the store, the pools with their tokens, the gateway and the operators' API.
+type node struct {
+	cfg       *config
+	log       *slog.Logger
+	telemetry *telemetry
+	store     lifecycle.Store
+	custody   *lifecycle.Custody
+	custodyUp bool // the custody token was there when the node started
+	manager   *lifecycle.Manager
+	catalogue *lifecycle.Catalogue
+	pools     map[string]*pool.Pool
+	members   map[string]*lifecycle.Membership
+	admins    map[string]adminapi.Members
+	gateway   *gateway.Server
+	admin     *http.Server
+	listener  net.Listener // the gateway's
+	adminL    net.Listener
+
+	undo []func(context.Context) error // run last first by Close
+}
+
+// openNode builds a node after cfg, which has been validated, and opens its listeners. It does not serve yet,
+// and its members are still joining. Close it.
+func openNode(ctx context.Context, cfg *config, log *slog.Logger) (n *node, err error) {
+	n = &node{cfg: cfg, log: log, pools: map[string]*pool.Pool{}, members: map[string]*lifecycle.Membership{}, admins: map[string]adminapi.Members{}}
+	defer func() {
+		if err != nil {
+			_ = n.Close(context.WithoutCancel(ctx)) // the first error is the one to tell
+			n = nil
+		}
+	}()
+	// First what may be taken by somebody else, before any token is touched.
+	if n.listener, err = n.listen("listen", cfg.Listen); err != nil {
+		return n, err
+	}
+	if n.adminL, err = n.listen("admin.listen", cfg.Admin.Listen); err != nil {
+		return n, err
+	}
+	if err := n.openStore(ctx); err != nil {
+		return n, err
+	}
+	if n.telemetry, err = startTelemetry(ctx, cfg.Telemetry, log); err != nil {
+		return n, err
+	}
+	n.defers(n.telemetry.Close)
+	tok, err := newTokens(log)
+	if err != nil {
+		return n, err
+	}
+	if err := n.openCustody(ctx, tok); err != nil {
+		return n, err
+	}
+	n.manager = lifecycle.NewManager(lifecycle.ManagerConfig{Store: n.store, Custody: n.custody, Log: log})
+	for i := range cfg.Pools {
+		if err := n.openPool(ctx, tok, &cfg.Pools[i]); err != nil {
+			return n, fmt.Errorf("pool %s: %w", cfg.Pools[i].Name, err)
+		}
+	}
+	n.catalogue, err = lifecycle.NewCatalogue(ctx, lifecycle.CatalogueConfig{Store: n.store, MaxStale: cfg.Limits.MaxStale, Log: log})
+	if err != nil {
+		return n, fmt.Errorf("reading the catalogue: %w", err)
+	}
+	n.defers(func(context.Context) error { n.catalogue.Close(); return nil })
+	if err := n.openGateway(); err != nil {
+		return n, err
+	}
+	return n, n.openAdmin()
+}
+
+func (n *node) defers(f func(context.Context) error) { n.undo = append(n.undo, f) }
+
+// Close ends everything, last opened first, and waits for it; ctx bounds how long requests under way may take.
+func (n *node) Close(ctx context.Context) error {
+	var err error
+	for i := len(n.undo) - 1; i >= 0; i-- {
+		err = errors.Join(err, n.undo[i](ctx))
+	}
+	n.undo = nil
+	return err
+}
+
+func (n *node) listen(what, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: %s is taken by another program (another keyway?): end it, or choose another port", what, addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: this user may not listen on %s: choose a port above 1023", what, addr)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	n.defers(func(context.Context) error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) { // the server that had it closed it
+			return err
+		}
+		return nil
+	})
+	return l, nil
+}
+
+func (n *node) openStore(ctx context.Context) error {
+	dir := filepath.Dir(n.cfg.Store.Path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("the directory of the database: %w", err)
+	}
+	s, err := sqlstore.Open(ctx, n.cfg.Store.Path)
+	if err != nil {
+		return fmt.Errorf("opening the database %s: %w", n.cfg.Store.Path, err)
+	}
+	n.store = s
+	n.defers(func(context.Context) error { return s.Close() })
+	return nil
+}
+
+// openCustody opens the custody token in a pool of its own. Without it a node whose pools have their KEKs serves all
+// the same; only keys cannot be made.
+func (n *node) openCustody(ctx context.Context, tok *tokens) error {
+	if n.cfg.Custody == nil {
+		n.log.Warn("no custody section in the configuration: keys cannot be made here")
+		return nil
+	}
+	c, err := newCustodyMember(ctx, n.store, tok, n.cfg.Custody.MemberRecord, n.log)
+	if err != nil {
+		return fmt.Errorf("custody: %w", err)
+	}
+	n.defers(func(context.Context) error { return c.pool.Close() })
+	n.admins[custodyPool] = c
+	n.custody = lifecycle.NewCustody(lifecycle.CustodyConfig{Token: c.pool, Store: n.store, AutoRoot: n.cfg.Custody.AutoRoot, Log: n.log})
+	wait, cancel := context.WithTimeout(ctx, custodyWait)
+	defer cancel()
+	if err = c.wait(wait); err == nil {
+		err = n.custody.Init(ctx)
+	}
+	n.custodyUp = err == nil
+	if n.custodyUp || ctx.Err() != nil {
+		return err
+	}
+	for _, p := range n.cfg.Pools {
+		if _, missing := n.knownKEK(ctx, p.Name); missing != nil {
+			return fmt.Errorf("custody: %w", err)
+		}
+	}
+	n.log.Error("the custody token cannot be used; serving goes on, making keys does not", "error", err)
+	return nil
+}
+
+// knownKEK returns a pool's KEK as recorded.
+func (n *node) knownKEK(ctx context.Context, pool string) (k *lifecycle.KEK, err error) {
+	err = n.store.View(ctx, func(tx lifecycle.Tx) error {
+		if k, err = tx.KEK(lifecycle.KEKPool, pool); err == nil && k.KCV == nil {
+			err = fmt.Errorf("its KEK was never made: %w", key.ErrNotFound)
+		}
+		return err
+	})
+	return k, err
+}
+
+func (n *node) openPool(ctx context.Context, tok *tokens, c *poolConfig) error {
+	kek, err := n.knownKEK(ctx, c.Name)
+	if n.custodyUp {
+		kek, err = n.custody.EnsurePool(ctx, c.Name)
+	}
+	if errors.Is(err, key.ErrNotFound) {
+		return fmt.Errorf("it has no KEK yet, and %w", lifecycle.ErrNoCustody)
+	}
+	if err != nil {
+		return err
+	}
+	pc := c.pool()
+	pc.Log = n.log
+	p, err := pool.New(pc)
+	if err != nil {
+		return err
+	}
+	n.pools[c.Name] = p
+	n.defers(func(context.Context) error { return p.Close() })
+	m := lifecycle.NewMembership(lifecycle.MembershipConfig{Store: n.store, Pool: p, PoolName: c.Name, KEK: kek, Custody: n.custody, Open: tok.opener, Log: n.log})
+	n.members[c.Name], n.admins[c.Name] = m, m
+	if err := n.recordMembers(ctx, c); err != nil {
+		return err
+	}
+	return m.Load(ctx)
+}
+
+// recordMembers puts the file's members into the store: the file decides how their tokens are found, the store
+// whether they are drained or latched. Members that the file does not name stay: operators added them.
+func (n *node) recordMembers(ctx context.Context, c *poolConfig) error {
+	return n.store.Update(ctx, func(tx lifecycle.Tx) error {
+		stored, err := tx.Members(c.Name)
+		if err != nil {
+			return err
+		}
+		for _, r := range c.Members {
+			r.Pool = c.Name
+			for _, old := range stored {
+				if old.Name == r.Name {
+					r.Drained, r.Latched = old.Drained, old.Latched
+				}
+			}
+			if err := tx.PutMember(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (n *node) openGateway() error {
+	g := n.cfg.gateway()
+	g.Log, g.Keys, g.Uses, g.Directory, g.Ready = n.log, n.catalogue, n.catalogue, n.catalogue.Directory, n.ready
+	g.Pools = func(name string) (gateway.Crypto, bool) {
+		p, ok := n.pools[name]
+		return p, ok
+	}
+	s, err := gateway.New(g)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	n.gateway = s
+	n.defers(s.Shutdown)
+	return nil
+}
+
+// ready returns nil while some member of every pool serves.
+func (n *node) ready() error {
+	for _, c := range n.cfg.Pools {
+		if !n.pools[c.Name].Ready() {
+			return fmt.Errorf("no member of pool %s serves", c.Name)
+		}
+	}
+	return nil
+}
+
+func (n *node) openAdmin() error {
+	var admins []adminapi.Admin
+	for _, a := range n.cfg.Admin.Admins {
+		admins = append(admins, adminapi.Admin{Name: a.Name, TokenHash: string(a.TokenSHA256), CertHash: string(a.CertSHA256)})
+	}
+	host, _, _ := net.SplitHostPort(n.cfg.Admin.Listen)
+	api := adminapi.New(adminapi.Config{
+		Manager: n.manager, Pools: n.admins, DefaultPool: n.cfg.Default, Admins: admins,
+		Metrics: n.telemetry.metrics, OpenMetrics: loopback(host), Log: n.log,
+		Changed: func(ctx context.Context) {
+			if err := n.catalogue.Refresh(ctx); err != nil {
+				n.log.WarnContext(ctx, "the gateway hears of the change a little later", "error", err)
+			}
+		},
+	})
+	n.admin = &http.Server{
+		Handler: api, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	if t := n.cfg.Admin.TLS; t != nil {
+		cfg, err := adminTLS(t)
+		if err != nil {
+			return fmt.Errorf("admin.tls: %w", err)
+		}
+		n.admin.TLSConfig = cfg
+	}
+	n.defers(func(ctx context.Context) error {
+		if err := n.admin.Shutdown(ctx); err != nil {
+			return errors.Join(fmt.Errorf("admin requests were cut off: %w", err), n.admin.Close())
+		}
+		return nil
+	})
+	return nil
+}
+
+// serve answers until ctx ends, and then closes the node. It returns nil after an orderly end.
+func (n *node) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var servers sync.WaitGroup
+	servers.Go(func() {
+		if err := n.gateway.Serve(n.listener); err != nil {
+			cancel(fmt.Errorf("gateway: %w", err))
+		}
+	})
+	servers.Go(func() {
+		l := n.adminL
+		if n.admin.TLSConfig != nil {
+			l = tlsListener(l, n.admin.TLSConfig)
+		}
+		if err := n.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			cancel(fmt.Errorf("admin API: %w", err))
+		}
+	})
+	n.log.Info("serving", "listen", n.listener.Addr().String(), "admin", n.adminL.Addr().String())
+	<-ctx.Done()
+	n.log.Info("shutting down", "cause", context.Cause(ctx))
+	end, stop := context.WithTimeout(context.Background(), n.cfg.Limits.Shutdown)
+	defer stop()
+	err := n.Close(end)
+	servers.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"keyway/hsm/pkcs11"
+	"keyway/lifecycle"
+)
+
+func serveCommand(out *output) *cobra.Command {
+	var file string
+	var check bool
+	c := &cobra.Command{
+		Use: "serve --config keyway.yaml [--check]", Short: "run a node after a configuration file", Args: none,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if file == "" {
+				return usagef("--config: name the configuration file")
+			}
+			cfg, err := readConfig(file)
+			if err != nil {
+				return usageError{err}
+			}
+			if check {
+				b, err := cfg.effective()
+				if err == nil {
+					_, err = out.w.Write(b)
+				}
+				return err
+			}
+			if err := missingModules(cfg); err != nil {
+				return usageError{err}
+			}
+			log := newLog(out.notes, cfg.Telemetry)
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			n, err := openNode(ctx, cfg, log)
+			if err != nil {
+				return err
+			}
+			return n.serve(ctx)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "the configuration file (YAML)")
+	c.Flags().BoolVar(&check, "check", false, "print the effective configuration, redacted, and end")
+	return c
+}
+
+// missingModules names every PKCS#11 library of the configuration that is not on this machine, and what to install.
+func missingModules(c *config) error {
+	var errs []error
+	look := func(r lifecycle.MemberRecord) {
+		if r.Driver != "pkcs11" {
+			return
+		}
+		if _, err := os.Stat(r.Module); !errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		advice := "install the vendor's client software, or correct module"
+		if strings.Contains(r.Module, "softhsm") {
+			if p, err := pkcs11.FindModule("softhsm"); err != nil {
+				advice = err.Error()
+			} else {
+				advice = "it is at " + p + " here"
+			}
+		}
+		errs = append(errs, fmt.Errorf("member %s: there is no PKCS#11 library %s: %s", r.Name, r.Module, advice))
+	}
+	if c.Custody != nil {
+		look(c.Custody.MemberRecord)
+	}
+	for _, p := range c.Pools {
+		for _, m := range p.Members {
+			look(m)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM. The second one ends the process at once; the
+// workers see that and end too.
+func untilSignal(parent context.Context) (context.Context, func()) {
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, cancel := context.WithCancel(parent)
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	ended := make(chan struct{})
+	go func() {
+		defer cancel()
+		select {
+		case <-c:
+			cancel()
+		case <-ended:
+			return
+		}
+		select {
+		case <-c:
+			os.Exit(exitFailed)
+		case <-ended:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(c)
+		close(ended)
+	}
+}
