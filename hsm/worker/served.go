@@ -5,9 +5,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"keyway/hsm"
 )
+
+// yieldMost bounds how long an answer may wait so that others travel with it: as long as one trip costs.
+const yieldMost = 50 * time.Microsecond
 
 // served is the worker's side of a session, with the goroutine that runs its calls.
 type served struct {
@@ -69,7 +73,9 @@ func (ss *served) run() {
 	defer ss.server.wg.Done()
 	defer ss.cancel()
 	for range ss.work {
+		began := time.Now()
 		ss.call()
+		cost := ss.server.spent(time.Since(began))
 		clear(ss.body)
 		h := ss.q.head
 		ss.q = question{}
@@ -78,7 +84,9 @@ func (ss *served) run() {
 			ss.a.err = fmt.Errorf("%w: the result's %d bytes are more than the %d a worker returns at once", hsm.ErrInput, n, maxData)
 			ss.a.out = nil
 		}
-		company := ss.server.busy.Add(-1) > 0
+		others := ss.server.busy.Add(-1)
+		// Waiting for others' answers pays only when they are a moment away.
+		company := others > 0 && time.Duration(others)*cost < yieldMost
 		ss.free.Store(true) // before the answer: the next question may follow it at once
 		_ = send(ss.server.link, &ss.a, company)
 		clear(ss.op.Out) // other results are neither secret nor ours
