@@ -68,7 +68,9 @@ func rootCommand(out *output) *cobra.Command {
 		}
 		return nil
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usagef("%w; %s --help tells more", err, c.CommandPath()) })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%w; %s --help tells more", err, c.CommandPath())
+	})
 	admin := &adminFlags{out: out}
 	c.AddCommand(devCommand(out), serveCommand(out), workerCommand(), keyCommand(out, admin), memberCommand(out, admin), clientCommand(out, admin), grantCommand(out, admin))
 	return c

@@ -185,18 +185,25 @@ func (s *Session) decryptGCM(op *hsm.Op) error {
 	return err
 }
 
+// checkOAEP refuses hashes that the token's RSA OAEP does not take.
+func (s *Session) checkOAEP(h hsm.Hash) error {
+	if slices.Contains(s.t.info.OAEPHashes, h) {
+		return nil
+	}
+	if h.Size() == 0 {
+		return refused("RSA OAEP needs a hash")
+	}
+	return unsupportedHash(h)
+}
+
 func (s *Session) decryptOAEP(op *hsm.Op) error {
-	h := op.Mech.Hash
-	if !slices.Contains(s.t.info.OAEPHashes, h) {
-		if h.Size() == 0 {
-			return refused("RSA OAEP needs a hash")
-		}
-		return unsupportedHash(h)
+	if err := s.checkOAEP(op.Mech.Hash); err != nil {
+		return err
 	}
-	if len(op.In) < 64 || len(op.In) > 1024 {
-		return refused("%d bytes are no RSA block", len(op.In))
+	if err := checkBlob(hsm.RSAPKCSOAEP, len(op.In)); err != nil {
+		return err
 	}
-	o := operation{kind: decrypt, mechanism: hsm.RSAPKCSOAEP, hash: hashOf(h)}
+	o := operation{kind: decrypt, mechanism: hsm.RSAPKCSOAEP, hash: hashOf(op.Mech.Hash)}
 	out, err := s.call(hsm.FnDecrypt, op.Key, o, nil, nil, op.In, room(op.Out, len(op.In)), 0)
 	if err == nil {
 		op.Out = out

@@ -191,21 +191,31 @@ kw_result kw_generate_pair(kw_functions *f, kw_ulong session, kw_ulong mechanism
 	return r;
 }
 
-kw_result kw_wrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism, kw_ulong key,
-                  kw_byte *out, kw_ulong out_cap)
+/* wrapping is a mechanism of C_WrapKey; of ours only RSA OAEP has parameters. */
+static kw_mechanism wrapping(kw_ulong mechanism, kw_oaep_params *oaep)
+{
+	if (mechanism == CKM_RSA_PKCS_OAEP)
+		return (kw_mechanism){mechanism, oaep, sizeof *oaep};
+	return (kw_mechanism){mechanism, NULL, 0};
+}
+
+kw_result kw_wrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism, kw_ulong hash, kw_ulong mgf,
+                  kw_ulong key, kw_byte *out, kw_ulong out_cap)
 {
 	kw_result r = {.len = out_cap};
-	kw_mechanism m = {mechanism, NULL, 0};
+	kw_oaep_params oaep = {hash, mgf, CKZ_DATA_SPECIFIED, NULL, 0};
+	kw_mechanism m = wrapping(mechanism, &oaep);
 	r.rv = f->C_WrapKey(session, &m, kek, key, out, &r.len);
 	return r;
 }
 
-kw_result kw_unwrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism,
+kw_result kw_unwrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism, kw_ulong hash, kw_ulong mgf,
                     kw_byte *in, kw_ulong in_len, kw_byte *t, kw_ulong n)
 {
 	kw_result r = {.rv = CKR_ARGUMENTS_BAD};
 	kw_attribute a[MAX_ATTRIBUTES];
-	kw_mechanism m = {mechanism, NULL, 0};
+	kw_oaep_params oaep = {hash, mgf, CKZ_DATA_SPECIFIED, NULL, 0};
+	kw_mechanism m = wrapping(mechanism, &oaep);
 	if (unpack(a, t, n))
 		r.rv = f->C_UnwrapKey(session, &m, kek, in, in_len, a, n, &r.handle);
 	return r;

@@ -111,13 +111,15 @@ func (f functions) generatePair(session uint, m hsm.MechanismType, pub, prv *tem
 		ptr(pub.packed), C.kw_ulong(pub.n), ptr(prv.packed), C.kw_ulong(prv.n)))
 }
 
-func (f functions) wrap(session uint, kek hsm.Handle, m hsm.MechanismType, key hsm.Handle, out []byte) result {
-	return resultOf(C.kw_wrap(f.f, C.kw_ulong(session), C.kw_ulong(kek), C.kw_ulong(m), C.kw_ulong(key),
-		ptr(out), C.kw_ulong(len(out))))
+func (f functions) wrap(session uint, kek hsm.Handle, m hsm.Mechanism, key hsm.Handle, out []byte) result {
+	h := hashOf(m.Hash)
+	return resultOf(C.kw_wrap(f.f, C.kw_ulong(session), C.kw_ulong(kek), C.kw_ulong(m.Type), C.kw_ulong(h.mechanism), C.kw_ulong(h.mgf),
+		C.kw_ulong(key), ptr(out), C.kw_ulong(len(out))))
 }
 
-func (f functions) unwrap(session uint, kek hsm.Handle, m hsm.MechanismType, blob []byte, t *template) result {
-	return resultOf(C.kw_unwrap(f.f, C.kw_ulong(session), C.kw_ulong(kek), C.kw_ulong(m),
+func (f functions) unwrap(session uint, kek hsm.Handle, m hsm.Mechanism, blob []byte, t *template) result {
+	h := hashOf(m.Hash)
+	return resultOf(C.kw_unwrap(f.f, C.kw_ulong(session), C.kw_ulong(kek), C.kw_ulong(m.Type), C.kw_ulong(h.mechanism), C.kw_ulong(h.mgf),
 		ptr(blob), C.kw_ulong(len(blob)), ptr(t.packed), C.kw_ulong(t.n)))
 }
 

@@ -131,9 +131,10 @@ kw_result kw_create(kw_functions *f, kw_ulong session, kw_byte *t, kw_ulong n);
 kw_result kw_generate(kw_functions *f, kw_ulong session, kw_ulong mechanism, kw_byte *t, kw_ulong n);
 kw_result kw_generate_pair(kw_functions *f, kw_ulong session, kw_ulong mechanism,
                            kw_byte *pub, kw_ulong npub, kw_byte *prv, kw_ulong nprv);
-kw_result kw_wrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism, kw_ulong key,
-                  kw_byte *out, kw_ulong out_cap);
-kw_result kw_unwrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism,
+/* hash and mgf are the parameters of RSA OAEP, unused by other mechanisms. */
+kw_result kw_wrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism, kw_ulong hash, kw_ulong mgf,
+                  kw_ulong key, kw_byte *out, kw_ulong out_cap);
+kw_result kw_unwrap(kw_functions *f, kw_ulong session, kw_ulong kek, kw_ulong mechanism, kw_ulong hash, kw_ulong mgf,
                     kw_byte *in, kw_ulong in_len, kw_byte *t, kw_ulong n);
 kw_result kw_find(kw_functions *f, kw_ulong session, kw_byte *t, kw_ulong n);
 kw_result kw_attribute_value(kw_functions *f, kw_ulong session, kw_ulong object, kw_ulong type,

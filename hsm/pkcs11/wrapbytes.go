@@ -25,6 +25,12 @@ func checkClear(m hsm.MechanismType, n int) error {
 
 // checkBlob refuses what cannot be the wrapping of anything.
 func checkBlob(m hsm.MechanismType, n int) error {
+	if m == hsm.RSAPKCSOAEP {
+		if n < 64 || n > 1024 {
+			return refused("%d bytes are no RSA block", n)
+		}
+		return nil
+	}
 	least := 24
 	if m == hsm.AESKeyWrapKWP {
 		least = 16
