@@ -251,10 +251,12 @@ func (c *Custody) exchangeRoot(ctx context.Context, name string, t hsm.Keeper) (
 		if err != nil {
 			return err
 		}
-		if root.KCV, err = keyCheckValue(ct, h); err != nil {
-			return err
+		if root.KCV, err = keyCheckValue(ct, h); err == nil {
+			blob, err = ct.WrapKey(pub, oaep, h)
 		}
-		blob, err = ct.WrapKey(pub, oaep, h)
+		if err != nil {
+			_ = ct.Destroy(h) // nobody will ever ask for it
+		}
 		return err
 	})
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // instant is a token that answers at once, so that what is measured is the pool.
-type instant struct{ s instantSession }
+type instant struct{}
 
 type instantSession struct{ out []byte }
 

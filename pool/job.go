@@ -32,12 +32,12 @@ type job struct {
 	with  func(hsm.Keeper) error
 	class Class
 
-	buf      []byte // backs op.In and op.Mech.AAD
-	entered  time.Time
-	started  atomic.Int64 // UnixNano, when running
-	err      error
-	done     chan struct{} // one value when the job has reached its last state, unless its caller abandoned it
-	settled  func(error)   // the breaker's report, called once: by whoever moves the job to its last state
+	buf     []byte // backs op.In and op.Mech.AAD
+	entered time.Time
+	started atomic.Int64 // UnixNano, when running
+	err     error
+	done    chan struct{} // one value when the job has reached its last state, unless its caller abandoned it
+	settled func(error)   // the breaker's report, called once: by whoever moves the job to its last state
 }
 
 func (p *Pool) newJob(k *Key, op *hsm.Op, class Class) *job {
