@@ -94,12 +94,15 @@ func (m *Membership) change(ctx context.Context, name string, f func(*MemberReco
 	})
 }
 
-// Check returns an error that names every field of r that is wrong.
+// Check writes what r.URI says into r's other fields and returns an error that names every field that is wrong.
 func (r *MemberRecord) Check() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if err := key.CheckName(r.Name); err != nil {
 		errs = append(errs, err)
+	}
+	if r.URI != "" {
+		errs = append(errs, r.expandURI()...)
 	}
 	switch r.Driver {
 	case "pkcs11":

@@ -108,6 +108,11 @@ type MemberRecord struct {
 	Module      string `json:"module,omitempty" yaml:"module"`
 	TokenLabel  string `json:"token_label,omitempty" yaml:"token_label"`
 	TokenSerial string `json:"token_serial,omitempty" yaml:"token_serial"`
+	// TokenManufacturer and TokenModel must be what the token says too, where they are given.
+	TokenManufacturer string `json:"token_manufacturer,omitempty" yaml:"token_manufacturer"`
+	TokenModel        string `json:"token_model,omitempty" yaml:"token_model"`
+	// URI says all of this and PINFile at once (RFC 7512); Check copies it into these fields.
+	URI string `json:"uri,omitempty" yaml:"uri"`
 	// TokenDir is where the embedded token keeps its file.
 	TokenDir string `json:"token_dir,omitempty" yaml:"token_dir"`
 	// PINFile holds the user PIN; the PIN itself is nowhere else.

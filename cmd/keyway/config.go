@@ -201,7 +201,7 @@ func (c *config) Validate() error {
 		v.bad("store.path", "name the file of the database, for instance /var/lib/keyway/keyway.db")
 	}
 	if c.Custody != nil {
-		v.member("custody", c.Custody.MemberRecord)
+		v.member("custody", &c.Custody.MemberRecord)
 	}
 	if len(c.Pools) == 0 {
 		v.bad("pools", "name at least one pool")
@@ -263,8 +263,8 @@ func (v *verdict) digest(path string, d digest) {
 	}
 }
 
-// member puts each of the record's own complaints at its field.
-func (v *verdict) member(path string, r lifecycle.MemberRecord) {
+// member fills in what the record's URI says and puts each of its complaints at its field.
+func (v *verdict) member(path string, r *lifecycle.MemberRecord) {
 	var all []error
 	if j, ok := r.Check().(interface{ Unwrap() []error }); ok { // what errors.Join returns
 		all = j.Unwrap()
@@ -298,7 +298,8 @@ func (v *verdict) pool(path string, p poolConfig, seen map[string]bool) {
 		v.bad(path+".attempts", "use 1 or more")
 	}
 	names := map[string]bool{}
-	for i, m := range p.Members {
+	for i := range p.Members {
+		m := &p.Members[i]
 		at := fmt.Sprintf("%s.members[%d]", path, i)
 		v.member(at, m)
 		if names[m.Name] {

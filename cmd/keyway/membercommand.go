@@ -87,6 +87,7 @@ func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
 		},
 	}
 	p := c.Flags()
+	p.StringVar(&r.URI, "uri", "", "names module, token and PIN file at once, as pkcs11:token=L?module-path=LIB&pin-source=file:F (RFC 7512)")
 	p.StringVar(&r.Driver, "driver", "pkcs11", "pkcs11 or soft")
 	p.StringVar(&r.Module, "module", "", "path of the PKCS#11 library")
 	p.StringVar(&r.TokenLabel, "token-label", "", "the token's label")

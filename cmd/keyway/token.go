@@ -20,10 +20,14 @@ import (
 
 // tokenParams is what a worker is told about its token. It holds nothing secret: PINs travel beside it.
 type tokenParams struct {
-	Driver   string `json:"driver"`
-	Module   string `json:"module,omitempty"`
-	Label    string `json:"label,omitempty"`
-	Serial   string `json:"serial,omitempty"`
+	Driver string `json:"driver"`
+	Module string `json:"module,omitempty"`
+	Label  string `json:"label,omitempty"`
+	Serial string `json:"serial,omitempty"`
+	// Manufacturer and Model must be the token's too, where they are given.
+	Manufacturer string `json:"manufacturer,omitempty"`
+	Model        string `json:"model,omitempty"`
+
 	Dir      string `json:"dir,omitempty"`
 	InitArgs string `json:"init_args,omitempty"`
 	// Init makes the token first. The PIN is then the user PIN, a line feed and the security officer's PIN.
@@ -31,7 +35,10 @@ type tokenParams struct {
 }
 
 func paramsOf(r lifecycle.MemberRecord) tokenParams {
-	return tokenParams{Driver: r.Driver, Module: r.Module, Label: r.TokenLabel, Serial: r.TokenSerial, Dir: r.TokenDir, InitArgs: r.InitArgs}
+	return tokenParams{
+		Driver: r.Driver, Module: r.Module, Label: r.TokenLabel, Serial: r.TokenSerial, Manufacturer: r.TokenManufacturer, Model: r.TokenModel,
+		Dir: r.TokenDir, InitArgs: r.InitArgs,
+	}
 }
 
 // openToken opens the token p describes, in this process, making it first when p.Init is set. The PIN stays the caller's.
@@ -73,7 +80,10 @@ func openToken(ctx context.Context, p tokenParams, pin hsm.PIN) (hsm.Token, erro
 }
 
 func pkcs11Config(p tokenParams, pin hsm.PIN) pkcs11.Config {
-	return pkcs11.Config{Module: p.Module, TokenLabel: p.Label, TokenSerial: p.Serial, InitArgs: p.InitArgs, PIN: pin}
+	return pkcs11.Config{
+		Module: p.Module, TokenLabel: p.Label, TokenSerial: p.Serial, TokenManufacturer: p.Manufacturer, TokenModel: p.Model,
+		InitArgs: p.InitArgs, PIN: pin,
+	}
 }
 
 // tokens opens members' tokens: in a worker process each, or in this process where a record says so.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -78,7 +79,10 @@ func code(err error) hsm.Code {
 	return hsm.OK
 }
 
-// slotOf finds the token by serial number and label, and tells what there is when it is not there.
+// fits compares what is wanted, if anything, with what a token says, which is padded with blanks.
+func fits(want, got string) bool { return want == "" || want == strings.TrimRight(got, " \x00") }
+
+// slotOf finds the token by what the Config says of it, and tells what there is when it is not there.
 func (l *library) slotOf(c *Config) (uint, pkcs11.TokenInfo, error) {
 	slots, err := l.ctx.GetSlotList(true)
 	if err != nil {
@@ -92,8 +96,8 @@ func (l *library) slotOf(c *Config) (uint, pkcs11.TokenInfo, error) {
 		if err != nil || i.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
 			continue
 		}
-		present = append(present, fmt.Sprintf("%q (serial %s)", i.Label, i.SerialNumber))
-		if (c.TokenLabel == "" || c.TokenLabel == i.Label) && (c.TokenSerial == "" || c.TokenSerial == i.SerialNumber) {
+		present = append(present, fmt.Sprintf("%q (serial %s, %s %s)", i.Label, i.SerialNumber, i.ManufacturerID, i.Model))
+		if fits(c.TokenLabel, i.Label) && fits(c.TokenSerial, i.SerialNumber) && fits(c.TokenManufacturer, i.ManufacturerID) && fits(c.TokenModel, i.Model) {
 			at, info = append(at, s), i
 		}
 	}

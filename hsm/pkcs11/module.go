@@ -16,6 +16,8 @@ type Config struct {
 	// TokenLabel and TokenSerial find the token; at least one is needed, and both must match if both are given.
 	// Slot numbers change between starts and are never used.
 	TokenLabel, TokenSerial string
+	// TokenManufacturer and TokenModel must match too if they are given.
+	TokenManufacturer, TokenModel string
 	// PIN logs in. It stays the caller's. Without one there is no login, which only tokens that want
 	// none accept, unless the token has a PIN pad of its own.
 	PIN hsm.PIN

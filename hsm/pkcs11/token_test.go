@@ -44,6 +44,9 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	f(Config{Module: broken, TokenLabel: "x"}, broken, "cannot be loaded")
 	f(Config{Module: c.Module, TokenLabel: "no such"}, `"no such"`, c.TokenLabel, "CKR_TOKEN_NOT_PRESENT")
 	f(Config{Module: c.Module, TokenSerial: "00"}, "serial number 00")
+	// Another make of token under the right name is not tried with the PIN.
+	f(Config{Module: c.Module, TokenLabel: c.TokenLabel, TokenModel: "SoftHSM v3", PIN: pin("0000")}, c.TokenLabel, "SoftHSM v2", "CKR_TOKEN_NOT_PRESENT")
+	f(Config{Module: c.Module, TokenLabel: c.TokenLabel, TokenManufacturer: "Somebody", PIN: pin("0000")}, "SoftHSM project", "CKR_TOKEN_NOT_PRESENT")
 	f(Config{Module: c.Module, TokenLabel: c.TokenLabel}, "PIN")
 }
 
@@ -71,7 +74,7 @@ func TestTokenIsFoundBySerialToo(t *testing.T) {
 	if i.Has(hsm.AESKeyWrapKWP) || !i.Has(hsm.AESKeyWrap) || !i.Has(hsm.EDDSA) {
 		t.Errorf("mechanisms = %v", i.Mechanisms)
 	}
-	c.TokenLabel, c.TokenSerial = "", i.Serial
+	c.TokenLabel, c.TokenSerial, c.TokenManufacturer, c.TokenModel = "", i.Serial, i.Manufacturer, i.Model
 	if got := openToken(t, c).Info(); got.Label != i.Label {
 		t.Errorf("by serial number another token was opened: %+v", got)
 	}
