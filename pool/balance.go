@@ -50,8 +50,8 @@ func (l *load) cost(c Class, slow time.Duration, now int64) float64 {
 	return cost
 }
 
-// pick returns the cheaper of two random members among those that fit, or nil.
-func (p *Pool) pick(c Class, fits func(*member) bool) *member {
+// pick returns the cheaper of two random members among those that fit, or nil, and whether others fit as well.
+func (p *Pool) pick(c Class, fits func(*member) bool) (_ *member, more bool) {
 	all := *p.members.Load()
 	var room [8]*member
 	able := room[:0]
@@ -62,9 +62,9 @@ func (p *Pool) pick(c Class, fits func(*member) bool) *member {
 	}
 	switch len(able) {
 	case 0:
-		return nil
+		return nil, false
 	case 1:
-		return able[0]
+		return able[0], false
 	}
 	i := rand.IntN(len(able))
 	j := rand.IntN(len(able) - 1)
@@ -75,5 +75,5 @@ func (p *Pool) pick(c Class, fits func(*member) bool) *member {
 	if able[j].load.cost(c, p.cfg.SlowStart, now) < able[i].load.cost(c, p.cfg.SlowStart, now) {
 		i = j
 	}
-	return able[i]
+	return able[i], true
 }

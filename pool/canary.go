@@ -14,15 +14,14 @@ const readyFor = 10 * time.Second
 const suspectEvery = time.Second
 
 // makeCanary makes the key the canary encrypts with, on tokens that can.
-func (g *generation) makeCanary(sess hsm.Session, info hsm.Info) {
+func (g *generation) makeCanary(sess hsm.Session) error {
 	k, ok := sess.(hsm.Keeper)
-	if !ok || !info.Has(hsm.AESKeyGen) || !info.Has(hsm.AESGCM) {
-		return
+	if info := g.token.Info(); !ok || !info.Has(hsm.AESKeyGen) || !info.Has(hsm.AESGCM) {
+		return nil
 	}
 	h, err := k.Generate(hsm.Spec{Type: hsm.KeyAES, Bits: 256, Label: "keyway-canary", ID: []byte("keyway-canary"), May: hsm.MayEncrypt})
-	if err == nil {
-		g.canary = h
-	}
+	g.canary.Store(uint64(h))
+	return err
 }
 
 // probe runs the canary on one session: random bytes, and an encryption with a key of our own.
@@ -31,19 +30,25 @@ func (g *generation) probe(sess hsm.Session) error {
 	if err := sess.Do(&op); err != nil {
 		return err
 	}
-	if op.Err != nil || g.canary == 0 {
+	h := hsm.Handle(g.canary.Load())
+	if op.Err != nil || h == 0 {
 		return op.Err
 	}
-	op = hsm.Op{Kind: hsm.OpEncrypt, Mech: hsm.Mechanism{Type: hsm.AESGCM}, Key: g.canary, In: op.Out}
-	if err := sess.Do(&op); err != nil {
-		return err
+	in := op.Out
+	for try := 0; ; try++ {
+		op = hsm.Op{Kind: hsm.OpEncrypt, Mech: hsm.Mechanism{Type: hsm.AESGCM}, Key: h, In: in}
+		if err := sess.Do(&op); err != nil {
+			return err
+		}
+		if hsm.FaultOf(op.Err) != hsm.Stale || try > 0 {
+			return op.Err
+		}
+		// The key went with the session that made it, or more than that is gone: then no new one can be made.
+		if err := g.makeCanary(sess); err != nil {
+			return err
+		}
+		h = hsm.Handle(g.canary.Load())
 	}
-	// The key went with the session that made it; that says nothing about the device.
-	if hsm.FaultOf(op.Err) == hsm.Stale {
-		g.canary = 0
-		return nil
-	}
-	return op.Err
 }
 
 // judge decides a Suspect code by a canary on the same session: if that passes, the input was to
@@ -112,14 +117,18 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 	j.with = func(k hsm.Keeper) error { return g.probe(k) }
 	j.settled = func(err error) {
 		m.proved(err)
-		if err == nil {
+		switch {
+		case err == nil:
 			m.breaker.healthy()
-		} else if hsm.FaultOf(err) != hsm.Device {
+		case hsm.FaultOf(err) == hsm.Stale:
+			g.lose(err) // sessions are mended one by one; a canary that cannot be run in a whole one has lost the login
+		}
+		if err != nil && hsm.FaultOf(err) != hsm.Device {
 			err = errors.Join(errDevice, err) // nothing but the device is to blame for a failed canary
 		}
 		report(err)
 	}
-	j.left.Store(true) // nobody waits for it
+	j.met.Store(true) // nobody waits for it
 	if !g.queue.push(j) {
 		report(errAbandoned)
 	}

@@ -14,8 +14,13 @@ type Config struct {
 	Name string
 	// Log receives one line per change of state of a member. Default: discard.
 	Log *slog.Logger
-	// OpTimeout is how long one operation may run in a session before it is given up as hung. Default 10 s.
+	// OpTimeout is how long one operation may run in a session before it is given up as hung. Default 10 s. Callers
+	// do not wait that long: when half of a caller's time is over and another member is able, it is sent on.
 	OpTimeout time.Duration
+	// BulkTimeout is the same for the work of With, which may make keys. Default 1 min, at least OpTimeout.
+	BulkTimeout time.Duration
+	// JoinTimeout is how long a member may take to open its token and its sessions. Default 1 min.
+	JoinTimeout time.Duration
 	// CanaryEvery is how often each member is probed while nothing else proves it able. Default 5 s, at most 10 s.
 	CanaryEvery time.Duration
 	// RetryRatio is the share of requests that may be retried on another member. Default 0.2, with
@@ -45,6 +50,9 @@ type MemberConfig struct {
 	Queue int
 	// Handles is how many loaded keys are kept. Default: what the token's profile says, else 1,024.
 	Handles int
+	// MaxMemory is the resident memory, in bytes, at which the member's worker is replaced while another member serves. 0 for no
+	// limit; it has no effect on a token in this process.
+	MaxMemory int64
 	// Latched, when not empty, is why the member must not log in: it joins latched. It is how a latch survives a restart.
 	Latched string
 	// Drained: the member joins drained and is opened only by Resume.

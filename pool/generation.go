@@ -10,6 +10,9 @@ import (
 	"keyway/hsm"
 )
 
+// watchEvery is how often a member's watcher looks at what runs: the most by which a hung operation outlives its limit.
+const watchEvery = 20 * time.Millisecond
+
 // generation is a member's token between one opening and its loss: the sessions, the queue and the
 // handle cache live and die with it, so nothing of an earlier epoch can be used by mistake.
 type generation struct {
@@ -18,11 +21,12 @@ type generation struct {
 	queue   *queue
 	handles *handles
 	slots   []*slot
-	open    atomic.Bool // takes work
+	takes   atomic.Bool // takes work
 	hung    atomic.Int32
 	lost    chan error // the first cause to end it
 	wg      sync.WaitGroup
-	canary  hsm.Handle // an AES key of our own, 0 where the token cannot make one
+	weighed time.Time     // when the watcher looked at the worker's memory last
+	canary  atomic.Uint64 // the handle of an AES key of our own, 0 where the token cannot make one
 }
 
 // slot is one session and the goroutine that works with it.
@@ -30,13 +34,14 @@ type slot struct {
 	g    *generation
 	sess hsm.Session
 	job  atomic.Pointer[job] // what runs now
+	busy bool                // the token said so to the last job
 }
 
 func (g *generation) begin(sessions []hsm.Session) {
 	for _, s := range sessions {
 		g.slots = append(g.slots, &slot{g: g, sess: s})
 	}
-	g.open.Store(true)
+	g.takes.Store(true)
 	for _, s := range g.slots {
 		g.wg.Add(1)
 		go s.work()
@@ -45,7 +50,7 @@ func (g *generation) begin(sessions []hsm.Session) {
 
 // lose ends the generation; the first cause counts.
 func (g *generation) lose(cause error) {
-	g.open.Store(false)
+	g.takes.Store(false)
 	select {
 	case g.lost <- cause:
 	default:
@@ -69,77 +74,110 @@ func (g *generation) watch(ctx context.Context) error {
 	if p, ok := g.token.(hsm.Process); ok {
 		died = p.Done()
 	}
-	cfg := &g.m.pool.cfg
-	tick := time.NewTicker(min(cfg.OpTimeout/8, 100*time.Millisecond))
+	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			g.open.Store(false)
+			g.takes.Store(false)
 			return ctx.Err()
 		case <-died:
-			g.open.Store(false)
+			g.takes.Store(false)
 			return hsm.ErrLinkLost
 		case err := <-g.lost:
 			return err
 		case now := <-tick.C:
-			g.giveUp(now, cfg.OpTimeout)
+			g.giveUp(now)
 			if int(g.hung.Load()) >= len(g.slots) {
-				g.open.Store(false)
+				g.takes.Store(false)
 				if p, ok := g.token.(hsm.Process); ok {
 					p.Kill()
 				}
 				return hsm.ErrHung
 			}
 			g.m.maybeCanary(g, now)
+			if g.tooLarge(now) && g.m.pool.otherAble(g.m) {
+				return errRecycle
+			}
 		}
 	}
 }
 
-// giveUp reports operations that run longer than limit as hung. The C call goes on, and its permit stays taken.
-func (g *generation) giveUp(now time.Time, limit time.Duration) {
+// errRecycle ends a generation whose worker has grown too large.
+var errRecycle = errors.New("the worker's memory has reached its limit")
+
+// tooLarge reports, looking once a second, whether the worker's memory has reached the member's limit: libraries leak.
+func (g *generation) tooLarge(now time.Time) bool {
+	p, ok := g.token.(interface{ Memory() (int64, error) })
+	if !ok || g.m.cfg.MaxMemory == 0 || now.Sub(g.weighed) < time.Second {
+		return false
+	}
+	g.weighed = now
+	n, err := p.Memory()
+	return err == nil && n >= g.m.cfg.MaxMemory
+}
+
+// giveUp reports operations that run longer than their limit as hung: the C call goes on, and its permit stays taken. Callers
+// whose patience has ended go elsewhere before that, while there is an elsewhere; that says nothing about the device yet.
+func (g *generation) giveUp(now time.Time) {
+	elsewhere := g.m.pool.otherAble(g.m)
 	for _, s := range g.slots {
 		j := s.job.Load()
-		if j == nil || j.state.Load() != running || now.UnixNano()-j.started.Load() < int64(limit) {
+		if j == nil || j.state.Load() != running {
 			continue
 		}
-		g.hung.Add(1)
-		if j.finish(hung, hsm.ErrHung) {
+		ran := time.Duration(now.UnixNano() - j.started.Load())
+		switch {
+		case ran >= j.limit:
+			g.hung.Add(1)
+			if !j.finish(hung, hsm.ErrHung) {
+				g.hung.Add(-1)
+				continue
+			}
 			g.m.hung.Add(1)
 			g.m.failures.Add(1)
-			g.m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", limit)
-		} else {
-			g.hung.Add(-1)
+			g.m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", j.limit)
+		case elsewhere && j.patience > 0 && now.Sub(j.entered) >= j.patience && j.hurry():
+			g.m.slow.Add(1)
+			g.m.load.penalise(j.class)
+		}
+	}
+	if elsewhere {
+		if n := g.queue.expire(now, errSlow); n > 0 {
+			g.m.slow.Add(uint64(n))
 		}
 	}
 }
 
 // close ends the generation: what waits is dropped, what runs is waited for, then the token is closed.
-// A worker that does not let go within a second is killed; a library in this process that
-// hangs cannot be ended, so its goroutines are left behind and said so.
-func (g *generation) close(cause error) {
-	g.open.Store(false)
+// A worker that does not let go within a second is killed. A library in this process that hangs cannot be ended: its token is
+// not opened again until its calls have returned, so that hung threads do not pile up, or ctx has ended.
+func (g *generation) close(ctx context.Context, cause error) {
+	g.takes.Store(false)
 	g.queue.close(cause)
 	idle := make(chan struct{})
 	go func() {
 		g.wg.Wait()
 		close(idle)
 	}()
-	p, isProcess := g.token.(hsm.Process)
 	t := time.NewTimer(time.Second)
 	defer t.Stop()
 	select {
 	case <-idle:
 	case <-t.C:
-		if isProcess {
+		if p, ok := g.token.(hsm.Process); ok {
 			p.Kill()
 			<-idle
-		} else {
+			break
+		}
+		g.m.log.Error("calls into the token's library do not return; the member stays out until they do. Run it in a worker process")
+		select {
+		case <-idle:
+		case <-ctx.Done():
 			t.Reset(g.m.pool.cfg.OpTimeout)
 			select {
 			case <-idle:
 			case <-t.C:
-				g.m.log.Error("calls into the token's library do not return; their threads are lost. Run the member in a worker process")
 				return // closing the token under them would crash the process
 			}
 		}
@@ -157,7 +195,9 @@ func (s *slot) work() {
 		if j == nil {
 			return
 		}
-		if !s.run(j) {
+		goes := s.run(j)
+		g.queue.done(s.busy)
+		if !goes {
 			return
 		}
 	}
@@ -166,19 +206,21 @@ func (s *slot) work() {
 // run runs one job and reports whether the session, or a new one in its place, can take another.
 func (s *slot) run(j *job) bool {
 	g := s.g
-	j.started.Store(time.Now().UnixNano())
+	begun := time.Now()
+	j.started.Store(begun.UnixNano())
+	s.busy = false
 	if !j.state.CompareAndSwap(queued, running) {
-		return true // its caller left while it waited
+		return true // its caller left at this moment
 	}
 	s.job.Store(j)
 	entered, class, kind := j.entered, j.class, j.op.Kind
-	begun := time.Now()
 	lost, err := s.attempt(j)
 	if lost == nil && hsm.FaultOf(err) == hsm.Suspect {
 		err = g.m.judge(s, err)
 	}
 	took := time.Since(begun)
 	s.job.Store(nil)
+	s.busy = hsm.FaultOf(err) == hsm.Busy
 	if j.finish(finished, err) {
 		g.m.observe(kind, class, took, time.Since(entered), err)
 	} else {
@@ -279,7 +321,7 @@ func (s *slot) reopen(cause error) bool {
 	g := s.g
 	g.handles.orphan(s.sess)
 	_ = s.sess.Close()
-	if errors.Is(cause, hsm.ErrLinkLost) || !g.open.Load() {
+	if errors.Is(cause, hsm.ErrLinkLost) || !g.takes.Load() {
 		g.lose(cause)
 		return false
 	}

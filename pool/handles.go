@@ -14,9 +14,11 @@ import (
 // pinned while in use. It dies with its generation, so a handle of an earlier login can never be used.
 type handles struct {
 	limit     int
-	kek       hsm.Handle
+	kekID     []byte
 	loads     *atomic.Uint64
 	evictions *atomic.Uint64
+
+	kek atomic.Uint64 // the KEK's handle, 0 for none
 
 	mu    sync.Mutex // guards what follows; never held during a call to the token
 	byID  map[key.ID]*entry
@@ -38,8 +40,10 @@ type entry struct {
 	verified atomic.Bool
 }
 
-func newHandles(limit int, kek hsm.Handle, loads, evictions *atomic.Uint64) *handles {
-	return &handles{limit: limit, kek: kek, loads: loads, evictions: evictions, byID: map[key.ID]*entry{}}
+func newHandles(limit int, kekID []byte, kek hsm.Handle, loads, evictions *atomic.Uint64) *handles {
+	h := &handles{limit: limit, kekID: kekID, loads: loads, evictions: evictions, byID: map[key.ID]*entry{}}
+	h.kek.Store(uint64(kek))
+	return h
 }
 
 // acquire returns the entry of k, pinned, loading it with sess when it is not there. Several
@@ -111,12 +115,23 @@ func (h *handles) load(k *Key, sess hsm.Session, e *entry) (hsm.Handle, error) {
 	if !ok {
 		return 0, fmt.Errorf("%w: loading wrapped keys", hsm.ErrUnsupported)
 	}
-	if h.kek == 0 {
+	kek := hsm.Handle(h.kek.Load())
+	if kek == 0 {
 		return 0, fmt.Errorf("%w: the member has no pool KEK", hsm.ErrNotFound)
 	}
 	s := k.Spec
 	s.ID, s.Token, s.Extractable = k.ID[:], false, false
-	return keeper.UnwrapKey(h.kek, k.Wrap, k.Blob, s)
+	loaded, err := keeper.UnwrapKey(kek, k.Wrap, k.Blob, s)
+	if hsm.FaultOf(err) != hsm.Stale {
+		return loaded, err
+	}
+	// Handles of token objects may change too, when a token was away for a moment.
+	again, lost := sess.Find(hsm.ClassSecret, h.kekID)
+	if lost != nil || again == kek {
+		return 0, err
+	}
+	h.kek.Store(uint64(again))
+	return keeper.UnwrapKey(again, k.Wrap, k.Blob, s)
 }
 
 // release unpins e; the last user of a dropped entry destroys its object.

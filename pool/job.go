@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -12,7 +13,10 @@ import (
 // reports it: to the caller, to the breaker and to the counters.
 //
 //	queued → running → finished | hung (by the watcher)
-//	queued → abandoned (by its caller, or because its member was lost)
+//	queued → abandoned (by its caller, by the watcher, or because its member was lost)
+//
+// Beside it, met settles what the caller hears: the first of the one who tells the outcome, the watcher
+// who sends the caller on, and the caller who leaves.
 const (
 	queued int32 = iota
 	running
@@ -25,20 +29,25 @@ const (
 // bytes, since a C call that its caller no longer waits for goes on reading them.
 type job struct {
 	state atomic.Int32
-	left  atomic.Bool // the caller has gone: the result is nobody's and is wiped
+	met   atomic.Bool // the caller has heard something or has gone: a later result is nobody's and is wiped
 
 	key   *Key
 	op    hsm.Op
 	with  func(hsm.Keeper) error
 	class Class
 
-	buf     []byte // backs op.In and op.Mech.AAD
-	entered time.Time
-	started atomic.Int64 // UnixNano, when running
-	err     error
-	done    chan struct{} // one value when the job has reached its last state, unless its caller abandoned it
-	settled func(error)   // the breaker's report, called once: by whoever moves the job to its last state
+	buf      []byte // backs op.In and op.Mech.AAD
+	entered  time.Time
+	patience time.Duration // how long the caller waits here while another member could serve it, 0 for as long as it takes
+	limit    time.Duration // how long it may run before it counts as hung
+	started  atomic.Int64  // UnixNano, when running
+	err      error         // what the caller hears
+	done     chan struct{} // one value when the caller is to hear it
+	settled  func(error)   // the breaker's report, called once: by whoever moves the job to its last state
 }
+
+// errSlow sends a caller on to another member. What the slow one answers later is nobody's.
+var errSlow = errors.New("the member did not answer soon enough; the caller was sent on to another")
 
 func (p *Pool) newJob(k *Key, op *hsm.Op, class Class) *job {
 	j, ok := p.jobs.Get().(*job)
@@ -46,22 +55,25 @@ func (p *Pool) newJob(k *Key, op *hsm.Op, class Class) *job {
 		j = &job{done: make(chan struct{}, 1)}
 	}
 	j.state.Store(queued)
-	j.left.Store(false)
+	j.met.Store(false)
 	j.key, j.class, j.err, j.with = k, class, nil, nil
 	j.op.Kind, j.op.Len, j.op.Key, j.op.Err = op.Kind, op.Len, 0, nil
 	j.op.Mech.Type, j.op.Mech.Hash = op.Mech.Type, op.Mech.Hash
 	j.buf = append(append(j.buf[:0], op.In...), op.Mech.AAD...)
 	n := len(op.In)
 	j.op.In, j.op.Mech.AAD = j.buf[:n:n], j.buf[n:]
-	j.entered = time.Now()
+	j.entered, j.patience, j.limit = time.Now(), 0, p.cfg.OpTimeout
+	if class == ClassBulk {
+		j.limit = p.cfg.BulkTimeout
+	}
 	return j
 }
 
-// release wipes the job and gives it back. Only a caller that has seen it finish may do that;
-// a job left behind is the collector's.
+// release wipes the job and gives it back. Only a caller that has heard its outcome may do that; a job left behind is the
+// collector's, and so is one that ran so long that a watcher may be looking at it: it must not find another job in its place.
 func (p *Pool) release(j *job) {
 	j.wipe()
-	if cap(j.buf) > 64<<10 || cap(j.op.Out) > 64<<10 {
+	if cap(j.buf) > 64<<10 || cap(j.op.Out) > 64<<10 || time.Since(j.entered) > p.cfg.OpTimeout/4 || j.patience > 0 && time.Since(j.entered) > j.patience/2 {
 		return
 	}
 	j.key, j.settled, j.with = nil, nil, nil
@@ -86,25 +98,37 @@ func (j *job) tell(err error) {
 	if j.settled != nil {
 		j.settled(err)
 	}
-	j.err = err
-	if j.left.Load() {
+	if j.met.Swap(true) {
 		if j.state.Load() == finished {
 			j.wipe()
 		}
 		return
 	}
+	j.err = err
 	j.done <- struct{}{}
 }
 
-// drop gives up a job that has not begun, because its member cannot run it any more.
-func (j *job) drop(err error) {
-	if j.state.CompareAndSwap(queued, abandoned) {
-		j.tell(err)
+// drop gives up a job that has not begun, because its member cannot run it any more. It reports whether it was still waiting.
+func (j *job) drop(err error) bool {
+	if !j.state.CompareAndSwap(queued, abandoned) {
+		return false
 	}
+	j.tell(err)
+	return true
 }
 
-// wait blocks until the job has ended or the caller's time has. When it returns an error of ctx, the
-// job is no longer the caller's to touch.
+// hurry sends the caller of a running job on to another member; the job goes on, and its member hears of its end.
+func (j *job) hurry() bool {
+	if j.met.Swap(true) {
+		return false
+	}
+	j.err = errSlow
+	j.done <- struct{}{}
+	return true
+}
+
+// wait blocks until the caller hears of the job, or its time has come. The caller may touch the job afterwards only
+// when wait returned nil and the job is finished.
 func (j *job) wait(ctx context.Context) error {
 	select {
 	case <-j.done:
@@ -123,6 +147,9 @@ func (j *job) wait(ctx context.Context) error {
 		}
 		return ctx.Err()
 	}
-	j.left.Store(true)
+	if j.met.Swap(true) { // it was told at this moment
+		<-j.done
+		return nil
+	}
 	return ctx.Err()
 }

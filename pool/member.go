@@ -29,13 +29,15 @@ type member struct {
 	load    load
 	gen     atomic.Pointer[generation] // nil while the token is not open
 
+	order sync.Mutex // serialises operators' commands
+
 	mu     sync.Mutex // guards what follows
 	state  State      // Active stands for ejected too: the breaker tells them apart
 	reason string
 	cancel context.CancelFunc // ends run
 	ended  chan struct{}      // closed when run has returned
 
-	epoch, operations, failures, loads, evictions, hung, respawns atomic.Uint64
+	epoch, operations, failures, loads, evictions, hung, slow, respawns atomic.Uint64
 
 	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
@@ -77,7 +79,7 @@ func (m *member) breakerChanged() {
 // able reports whether callers may be sent to the member.
 func (m *member) able() bool {
 	g := m.gen.Load()
-	return g != nil && g.open.Load() && m.breaker.closed.Load()
+	return g != nil && g.takes.Load() && m.breaker.closed.Load()
 }
 
 func (m *member) set(s State, reason string) {
@@ -133,12 +135,12 @@ func (m *member) stop() {
 // run keeps the member's token open until ctx ends or the member latches.
 func (m *member) run(ctx context.Context) {
 	backoff := respawnMin
-	for {
+	for ctx.Err() == nil {
 		g, err := m.join(ctx)
 		switch {
 		case ctx.Err() != nil:
 			if g != nil {
-				g.close(hsm.ErrClosed)
+				g.close(ctx, hsm.ErrClosed)
 			}
 			return
 		case hsm.FaultOf(err) == hsm.Locked:
@@ -149,35 +151,42 @@ func (m *member) run(ctx context.Context) {
 			m.log.Error("cannot open the member's token", "error", err, "again_in", backoff.Round(time.Millisecond))
 		default:
 			opened := time.Now()
-			m.load.since.Store(opened.UnixNano())
-			m.gen.Store(g)
-			m.set(Active, "")
-			m.pool.changed()
-			cause := g.watch(ctx)
-			m.gen.Store(nil)
-			m.epoch.Add(1)
-			if ctx.Err() == nil {
-				m.respawns.Add(1)
-				m.set(Joining, "lost: "+cause.Error())
-				m.log.Error("member lost", "error", cause)
-			}
-			g.close(hsm.ErrLinkLost)
-			if ctx.Err() != nil {
-				return
+			cause := m.serve(ctx, g)
+			if errors.Is(cause, errRecycle) {
+				continue
 			}
 			if time.Since(opened) > 10*time.Second {
 				backoff = respawnMin
 			}
 		}
-		t := time.NewTimer(backoff*3/4 + rand.N(backoff/2))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if !pause(ctx, backoff*3/4+rand.N(backoff/2)) {
 			return
 		}
 		backoff = min(2*backoff, respawnMax)
 	}
+}
+
+// serve lets callers use g until it is lost or ctx ends, and closes it. It returns why it ended.
+func (m *member) serve(ctx context.Context, g *generation) error {
+	m.load.since.Store(time.Now().UnixNano())
+	m.gen.Store(g)
+	m.set(Active, "")
+	m.pool.changed()
+	cause := g.watch(ctx)
+	m.gen.Store(nil)
+	m.epoch.Add(1)
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(cause, errRecycle):
+		m.log.Warn("the member's worker is replaced", "cause", cause)
+		m.set(Joining, cause.Error())
+	default:
+		m.respawns.Add(1)
+		m.set(Joining, "lost: "+cause.Error())
+		m.log.Error("member lost", "error", cause)
+	}
+	g.close(ctx, hsm.ErrLinkLost)
+	return cause
 }
 
 // latch takes the member out until an operator clears it: another attempt could lock the token's PIN for good.
@@ -190,31 +199,74 @@ func (m *member) latch(err error) {
 	}
 }
 
-// join opens the token, sees to the pool KEK and opens the sessions.
+// join opens the token, sees to the pool KEK and opens the sessions, within the pool's JoinTimeout where the token runs in a
+// process that can be killed.
 func (m *member) join(ctx context.Context) (*generation, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.pool.cfg.JoinTimeout, fmt.Errorf("%w: the member had not joined after %s", hsm.ErrHung, m.pool.cfg.JoinTimeout))
+	defer cancel()
 	token, err := m.cfg.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{m: m, token: token, lost: make(chan error, 1), queue: nil}
-	first, err := token.OpenSession(ctx)
-	if err != nil {
-		_ = token.Close()
-		return nil, fmt.Errorf("opening a session: %w", err)
+	if p, ok := token.(hsm.Process); ok {
+		defer context.AfterFunc(ctx, p.Kill)() // the calls below know no context
 	}
-	kek, err := m.findKEK(ctx, first)
+	g := &generation{m: m, token: token, lost: make(chan error, 1)}
+	sessions, err := g.open(ctx)
 	if err != nil {
-		_ = first.Close()
+		for _, s := range sessions {
+			_ = s.Close()
+		}
 		_ = token.Close()
+		if cause := context.Cause(ctx); cause != nil {
+			err = fmt.Errorf("%w (%w)", cause, err)
+		}
 		return nil, err
 	}
-	info := token.Info()
+	g.begin(sessions)
+	return g, nil
+}
+
+// open opens the sessions, as many and as fast as the token allows, and sees to the KEK with the first. With an error
+// it returns those it had opened.
+func (g *generation) open(ctx context.Context) (sessions []hsm.Session, err error) {
+	m, info := g.m, g.token.Info()
+	first, err := g.token.OpenSession(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	sessions = append(sessions, first)
+	kek, err := m.findKEK(ctx, first)
+	if err != nil {
+		return sessions, err
+	}
+	if err := g.makeCanary(first); err != nil {
+		return sessions, fmt.Errorf("making the canary's key: %w", err)
+	}
 	n := m.cfg.Sessions
 	if n == 0 {
 		n = 16
 	}
 	if info.MaxSessions > 0 {
 		n = min(n, info.MaxSessions)
+	}
+	for len(sessions) < n {
+		if info.OpenPerSecond > 0 && !pause(ctx, time.Second/time.Duration(info.OpenPerSecond)) {
+			return sessions, ctx.Err()
+		}
+		s, err := g.token.OpenSession(ctx)
+		if hsm.FaultOf(err) == hsm.Busy {
+			m.log.Warn("the token takes no more sessions", "open", len(sessions), "wanted", n)
+			break
+		}
+		if err != nil {
+			return sessions, fmt.Errorf("opening session %d of %d: %w", len(sessions)+1, n, err)
+		}
+		sessions = append(sessions, s)
+	}
+	depth := m.cfg.Queue
+	if depth == 0 {
+		depth = 64 * n
 	}
 	limit := m.cfg.Handles
 	if limit == 0 {
@@ -223,34 +275,9 @@ func (m *member) join(ctx context.Context) (*generation, error) {
 			limit = info.MaxObjects
 		}
 	}
-	depth := m.cfg.Queue
-	if depth == 0 {
-		depth = 64 * n
-	}
-	g.queue = newQueue(depth)
-	g.handles = newHandles(limit, kek, &m.loads, &m.evictions)
-	g.makeCanary(first, info)
-	sessions := []hsm.Session{first}
-	for len(sessions) < n {
-		if info.OpenPerSecond > 0 && !pause(ctx, time.Second/time.Duration(info.OpenPerSecond)) {
-			break
-		}
-		s, err := token.OpenSession(ctx)
-		if err != nil {
-			if hsm.FaultOf(err) != hsm.Busy {
-				for _, s := range sessions {
-					_ = s.Close()
-				}
-				_ = token.Close()
-				return nil, fmt.Errorf("opening session %d of %d: %w", len(sessions)+1, n, err)
-			}
-			m.log.Warn("the token takes no more sessions", "open", len(sessions), "wanted", n)
-			break
-		}
-		sessions = append(sessions, s)
-	}
-	g.begin(sessions)
-	return g, nil
+	g.queue = newQueue(depth, len(sessions))
+	g.handles = newHandles(limit, m.cfg.KEK, kek, &m.loads, &m.evictions)
+	return sessions, nil
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -288,7 +315,7 @@ func (m *member) stat() MemberStat {
 	s := MemberStat{
 		Name: m.cfg.Name, State: state, Reason: reason, Breaker: m.breaker.state(), Epoch: m.epoch.Load(),
 		Operations: m.operations.Load(), Failures: m.failures.Load(), Loads: m.loads.Load(), Evictions: m.evictions.Load(),
-		Hung: m.hung.Load(), Respawns: m.respawns.Load(), Latency: m.load.latency(ClassSign), Busy: int(m.load.inflight.Load()),
+		Hung: m.hung.Load(), Slow: m.slow.Load(), Respawns: m.respawns.Load(), Latency: m.load.latency(ClassSign), Busy: int(m.load.inflight.Load()),
 	}
 	m.canaryMu.Lock()
 	s.LastCanary, s.LastCanaryOK = m.lastCanary, m.canaryErr == nil && !m.lastCanary.IsZero()
@@ -297,7 +324,7 @@ func (m *member) stat() MemberStat {
 		info := g.token.Info()
 		s.Token, s.Serial = info.Label, info.Serial
 		s.Sessions, s.Queued, s.QueueLimit, s.Handles = len(g.slots), g.queue.len(), g.queue.limit, g.handles.len()
-		s.Busy = g.busy()
+		s.Busy, s.Permits = g.busy(), g.queue.allowed()
 		if p, ok := g.token.(hsm.Process); ok {
 			s.PID = p.PID()
 		}

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -48,6 +47,8 @@ func (p *Pool) find(name string) *member {
 }
 
 func (p *Pool) known(name string) (*member, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.closed {
 		return nil, ErrClosed
 	}
@@ -57,40 +58,27 @@ func (p *Pool) known(name string) (*member, error) {
 	return nil, fmt.Errorf("%w %s is not in pool %s", ErrMember, name, p.cfg.Name)
 }
 
-// Drain takes no new work to the member, waits until what it has is done, and closes its token. When ctx ends first, what
-// is still there is given up and goes to other members. It refuses with ErrLastMember, unless forced, when
+// Drain takes no new work to the member, waits until what it has is done, and closes its token; Stat tells how far it is. When
+// ctx ends first, what is still there is given up and goes to other members. It refuses with ErrLastMember, unless forced, when
 // no other member could serve. Draining a drained member does nothing.
 func (p *Pool) Drain(ctx context.Context, name string, force bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	m, err := p.known(name)
 	if err != nil {
 		return err
 	}
-	state, reason := m.current()
-	if state == Drained {
-		return nil
+	m.order.Lock()
+	defer m.order.Unlock()
+	return p.drain(ctx, m, force)
+}
+
+// drain is Drain for who holds m.order.
+func (p *Pool) drain(ctx context.Context, m *member, force bool) error {
+	g, err := p.beginDrain(m, force)
+	if err != nil {
+		return err
 	}
-	if state == Latched {
-		return fmt.Errorf("%w %s is latched (%s): clear the latch or remove the member", ErrMember, name, reason)
-	}
-	if !force && !p.otherAble(m) {
-		return fmt.Errorf("%w: %s in pool %s; use force to stop serving", ErrLastMember, name, p.cfg.Name)
-	}
-	m.set(Draining, "")
-	if g := m.gen.Load(); g != nil {
-		g.open.Store(false)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-	wait:
-		for g.queue.len() > 0 || g.busy() > 0 || m.load.inflight.Load() > 0 {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				err = fmt.Errorf("member %s was drained with work under way: %w", name, ctx.Err())
-				break wait
-			}
-		}
+	if g != nil {
+		err = p.runDry(ctx, m, g)
 	}
 	m.stop()
 	m.gen.Store(nil)
@@ -98,17 +86,71 @@ func (p *Pool) Drain(ctx context.Context, name string, force bool) error {
 	return err
 }
 
-// Resume opens a drained member again. Resuming a member that is not drained does nothing, unless it is latched.
-func (p *Pool) Resume(name string) error {
+// beginDrain decides, one member at a time, whether m may go, and takes no new work to it.
+func (p *Pool) beginDrain(m *member, force bool) (*generation, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	switch state, reason := m.current(); {
+	case p.closed:
+		return nil, ErrClosed
+	case state == Drained:
+		return nil, nil
+	case state == Latched:
+		return nil, fmt.Errorf("%w %s is latched (%s): clear the latch or remove the member", ErrMember, m.cfg.Name, reason)
+	case !force && !p.otherAble(m):
+		return nil, fmt.Errorf("%w: %s in pool %s; use force to stop serving", ErrLastMember, m.cfg.Name, p.cfg.Name)
+	}
+	m.set(Draining, "")
+	g := m.gen.Load()
+	if g != nil {
+		g.takes.Store(false)
+	}
+	return g, nil
+}
+
+// runDry waits until g has nothing left to do or is lost.
+func (p *Pool) runDry(ctx context.Context, m *member, g *generation) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for m.gen.Load() == g && (g.queue.len() > 0 || g.busy() > 0 || m.load.inflight.Load() > 0) {
+		select {
+		case <-tick.C:
+		case <-p.closing:
+			return ErrClosed
+		case <-ctx.Done():
+			return fmt.Errorf("member %s was drained with work under way: %w", m.cfg.Name, ctx.Err())
+		}
+	}
+	select {
+	case <-p.closing: // its work was not finished but given up
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+// again starts a stopped member, unless the pool was closed.
+func (p *Pool) again(m *member) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	m.start()
+	return nil
+}
+
+// Resume opens a drained member again. Resuming a member that is not drained does nothing, unless it is latched.
+func (p *Pool) Resume(name string) error {
 	m, err := p.known(name)
 	if err != nil {
 		return err
 	}
+	m.order.Lock()
+	defer m.order.Unlock()
 	switch state, reason := m.current(); state {
 	case Drained:
-		m.start()
+		return p.again(m)
 	case Latched:
 		return fmt.Errorf("%w %s is latched (%s): clear the latch instead", ErrMember, name, reason)
 	}
@@ -117,39 +159,38 @@ func (p *Pool) Resume(name string) error {
 
 // ClearLatch lets a latched member log in again, once.
 func (p *Pool) ClearLatch(name string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	m, err := p.known(name)
 	if err != nil {
 		return err
 	}
+	m.order.Lock()
+	defer m.order.Unlock()
 	if state, _ := m.current(); state != Latched {
 		return fmt.Errorf("%w %s is %s, not latched", ErrMember, name, state)
 	}
 	m.stop()
-	m.start()
-	return nil
+	return p.again(m)
 }
 
-// Remove drains the member and takes it out of the pool.
+// Remove drains the member and takes it out of the pool. A latched member, which cannot be drained, is taken out at once.
 func (p *Pool) Remove(ctx context.Context, name string, force bool) error {
-	err := p.Drain(ctx, name, force)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	m, known := p.known(name)
-	if known != nil {
-		return known
+	m, err := p.known(name)
+	if err != nil {
+		return err
 	}
-	state, _ := m.current()
-	if state != Drained && state != Latched {
+	m.order.Lock()
+	defer m.order.Unlock()
+	if state, _ := m.current(); state != Latched {
+		err = p.drain(ctx, m, force)
+	}
+	if state, _ := m.current(); state != Drained && state != Latched {
 		return err
 	}
 	m.stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	next := slices.DeleteFunc(slices.Clone(*p.members.Load()), func(o *member) bool { return o == m })
 	p.members.Store(&next)
-	if errors.Is(err, ErrMember) {
-		return nil // a latched member cannot be drained, and need not be
-	}
 	return err
 }
 
@@ -157,19 +198,22 @@ func (p *Pool) Remove(ctx context.Context, name string, force bool) error {
 // It is safe to call twice.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.closed {
+		p.mu.Unlock()
 		return nil
 	}
 	p.closed = true
-	for _, m := range *p.members.Load() {
+	close(p.closing)
+	members := *p.members.Load()
+	p.mu.Unlock()
+	for _, m := range members {
 		m.mu.Lock()
 		if m.cancel != nil {
 			m.cancel() // all at once, then wait for each
 		}
 		m.mu.Unlock()
 	}
-	for _, m := range *p.members.Load() {
+	for _, m := range members {
 		m.stop()
 	}
 	return p.gauges()

@@ -22,11 +22,12 @@ type Pool struct {
 	budget  *budget
 	members atomic.Pointer[[]*member]
 
-	mu     sync.Mutex // serialises changes of the set
-	closed bool
-	joined chan struct{} // closed and replaced whenever a member becomes active
-	joinMu sync.Mutex
-	jobs   sync.Pool // of *job
+	mu      sync.Mutex // serialises changes of the set
+	closed  bool
+	closing chan struct{}
+	joined  chan struct{} // closed and replaced whenever a member becomes active
+	joinMu  sync.Mutex
+	jobs    sync.Pool // of *job
 
 	operations, retries, overloaded atomic.Uint64
 	gauges                          func() error // unregisters the pool's observable instruments
@@ -41,6 +42,8 @@ func New(cfg Config) (*Pool, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	setDefault(&cfg.OpTimeout, 10*time.Second)
+	setDefault(&cfg.BulkTimeout, max(time.Minute, cfg.OpTimeout))
+	setDefault(&cfg.JoinTimeout, time.Minute)
 	setDefault(&cfg.CanaryEvery, 5*time.Second)
 	setDefault(&cfg.SlowStart, 2*time.Second)
 	setDefault(&cfg.RetryRatio, 0.2)
@@ -48,7 +51,7 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.CanaryEvery > readyFor {
 		return nil, fmt.Errorf("pool %s: a canary every %s is too seldom, readiness promises at most %s", cfg.Name, cfg.CanaryEvery, readyFor)
 	}
-	p := &Pool{cfg: cfg, budget: newBudget(cfg.RetryRatio), joined: make(chan struct{})}
+	p := &Pool{cfg: cfg, budget: newBudget(cfg.RetryRatio), closing: make(chan struct{}), joined: make(chan struct{})}
 	p.members.Store(&[]*member{})
 	gauges, err := p.observe()
 	if err != nil {
@@ -91,7 +94,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	var tried [8]*member
 	var last error
 	for n := 0; n < p.cfg.Attempts && n < len(tried); n++ {
-		m, err := p.next(class, op.Mech.Type, tried[:n])
+		m, more, err := p.next(class, op.Mech.Type, tried[:n])
 		if err != nil {
 			return nil, p.verdict(last, err)
 		}
@@ -103,6 +106,9 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		}
 		tried[n] = m
 		j := p.newJob(k, &op, class)
+		if deadline, ok := ctx.Deadline(); ok && (more || n == 0) && n+1 < p.cfg.Attempts {
+			j.patience = deadline.Sub(j.entered) / 2
+		}
 		out, err := m.do(ctx, j)
 		if err == nil {
 			return out, nil
@@ -118,10 +124,10 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	return nil, p.verdict(last, nil)
 }
 
-// next chooses a member for one attempt.
-func (p *Pool) next(class Class, mech hsm.MechanismType, tried []*member) (*member, error) {
+// next chooses a member for one attempt. more: there are others to choose from.
+func (p *Pool) next(class Class, mech hsm.MechanismType, tried []*member) (_ *member, more bool, _ error) {
 	full, lacking := false, false
-	m := p.pick(class, func(m *member) bool {
+	m, more := p.pick(class, func(m *member) bool {
 		for _, t := range tried {
 			if t == m {
 				return false
@@ -143,14 +149,14 @@ func (p *Pool) next(class Class, mech hsm.MechanismType, tried []*member) (*memb
 	})
 	switch {
 	case m != nil:
-		return m, nil
+		return m, more, nil
 	case full:
 		p.overloaded.Add(1)
-		return nil, &Refusal{ErrOverloaded, p.drainTime(class)}
+		return nil, false, &Refusal{ErrOverloaded, p.drainTime(class)}
 	case lacking:
-		return nil, fmt.Errorf("%w %s", ErrUnsupported, mech)
+		return nil, false, fmt.Errorf("%w %s", ErrUnsupported, mech)
 	}
-	return nil, &Refusal{ErrUnavailable, time.Second}
+	return nil, false, &Refusal{ErrUnavailable, time.Second}
 }
 
 // drainTime estimates when there will be room: the shortest time in which a member works off its queue.
@@ -183,7 +189,7 @@ func (p *Pool) verdict(last, none error) error {
 // do runs j on the member and returns a copy of its result.
 func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 	g := m.gen.Load()
-	if g == nil || !g.open.Load() {
+	if g == nil || !g.takes.Load() {
 		return nil, hsm.ErrLinkLost
 	}
 	report, ok := m.breaker.admit(false)
@@ -205,7 +211,7 @@ func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 	if err == nil {
 		out = append([]byte(nil), j.op.Out...)
 	}
-	if j.state.Load() != hung {
+	if err != errSlow && j.state.Load() == finished {
 		m.pool.release(j)
 	}
 	return out, err
@@ -215,7 +221,7 @@ func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 // several steps. It never retries: f may have done half its work. f must not use the session after it has
 // returned. When ctx ends first, With returns and f goes on.
 func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
-	m, err := p.next(ClassBulk, 0, nil)
+	m, _, err := p.next(ClassBulk, 0, nil)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,9 @@ type flaky struct {
 	ops   atomic.Int64
 	done  chan struct{} // closed by Kill
 	kill  sync.Once
+
+	stale    atomic.Bool // the login is lost: no key can be used or made
+	hangFind atomic.Bool // Find waits as Do does
 }
 
 func newFlaky(name string) *flaky { return &flaky{Token: soft.New(name), done: make(chan struct{})} }
@@ -43,8 +46,29 @@ type flakySession struct {
 	f *flaky
 }
 
+var errLogin = &hsm.Error{Code: hsm.UserNotLoggedIn, Function: hsm.FnSign}
+
+func (s *flakySession) Generate(spec hsm.Spec) (hsm.Handle, error) {
+	if s.f.stale.Load() {
+		return 0, errLogin
+	}
+	return s.Keeper.Generate(spec)
+}
+
+func (s *flakySession) Find(c hsm.Class, id []byte) (hsm.Handle, error) {
+	if s.f.hangFind.Load() {
+		<-s.f.done
+		return 0, hsm.ErrLinkLost
+	}
+	return s.Keeper.Find(c, id)
+}
+
 func (s *flakySession) Do(op *hsm.Op) error {
 	s.f.ops.Add(1)
+	if s.f.stale.Load() && op.Key != 0 {
+		op.Err = errLogin
+		return nil
+	}
 	if s.f.hang != nil {
 		select {
 		case <-s.f.hang:
@@ -225,6 +249,7 @@ func TestACallerLeavesAtItsDeadlineAndItsJobIsDropped(t *testing.T) {
 		before := a.ops.Load()
 		var wg sync.WaitGroup
 		for range 6 {
+			synctest.Wait() // until the sessions have taken what they can, so that the others find room in the queue
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()

@@ -34,19 +34,23 @@ type MemberStat struct {
 	Reason  string `json:"reason,omitempty"`
 	Breaker string `json:"breaker"`
 	// PID is the worker process, 0 when the token is in this process or not open.
-	PID          int           `json:"pid,omitempty"`
-	Token        string        `json:"token,omitempty"`
-	Serial       string        `json:"serial,omitempty"`
-	Epoch        uint64        `json:"epoch"`
-	Sessions     int           `json:"sessions"`
-	Busy         int           `json:"busy"`
-	Queued       int           `json:"queued"`
-	QueueLimit   int           `json:"queue_limit"`
-	Handles      int           `json:"handles"`
-	Operations   uint64        `json:"operations"`
-	Failures     uint64        `json:"failures"`
-	Loads        uint64        `json:"handle_loads"`
-	Evictions    uint64        `json:"handle_evictions"`
+	PID      int    `json:"pid,omitempty"`
+	Token    string `json:"token,omitempty"`
+	Serial   string `json:"serial,omitempty"`
+	Epoch    uint64 `json:"epoch"`
+	Sessions int    `json:"sessions"`
+	// Permits is how many operations may run at once: the sessions, or fewer after the token said that it is busy.
+	Permits    int    `json:"permits"`
+	Busy       int    `json:"busy"`
+	Queued     int    `json:"queued"`
+	QueueLimit int    `json:"queue_limit"`
+	Handles    int    `json:"handles"`
+	Operations uint64 `json:"operations"`
+	Failures   uint64 `json:"failures"`
+	Loads      uint64 `json:"handle_loads"`
+	Evictions  uint64 `json:"handle_evictions"`
+	// Slow counts operations whose callers were sent on to another member, Hung those that ran over their limit.
+	Slow         uint64        `json:"slow"`
 	Hung         uint64        `json:"hung"`
 	Respawns     uint64        `json:"respawns"`
 	Latency      time.Duration `json:"latency_ns"`

@@ -1,0 +1,198 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"keyway/hsm"
+	"keyway/lifecycle/key"
+)
+
+// reopening is a member's Open that counts, and hands out the tokens one after another.
+func reopening(opens *atomic.Int64, tokens ...hsm.Token) func(context.Context) (hsm.Token, error) {
+	return func(context.Context) (hsm.Token, error) {
+		n := int(opens.Add(1))
+		return tokens[min(n, len(tokens))-1], nil
+	}
+}
+
+func TestALostLoginIsFoundByTheCanaryAndTheTokenOpenedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		var opens atomic.Int64
+		p, err := New(Config{Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFlaky("a"))}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		a.stale.Store(true)
+		time.Sleep(30 * time.Second) // two canaries and a back-off
+		if opens.Load() != 2 {
+			t.Errorf("opened %d times after the login was lost, want 2", opens.Load())
+		}
+		if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestACanaryWhoseSessionWentIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		var opens atomic.Int64
+		p, err := New(Config{Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a)}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		g := p.find("a").gen.Load()
+		old := g.canary.Load()
+		err = p.With(t.Context(), func(k hsm.Keeper) error { return k.Destroy(hsm.Handle(old)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(12 * time.Second)
+		if s := p.Stat().Members[0]; opens.Load() != 1 || !s.LastCanaryOK || g.canary.Load() == old {
+			t.Errorf("opened %d times, canary ok %t, same key %t", opens.Load(), s.LastCanaryOK, g.canary.Load() == old)
+		}
+	})
+}
+
+func TestAMemberThatHangsWhileItJoinsIsKilledAndTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		a.hang = make(chan struct{}) // already the canary's first call does not return
+		a.hangFind.Store(true)
+		var opens atomic.Int64
+		p, err := New(Config{Name: "test", JoinTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		id := key.NewID()
+		err = p.Add(MemberConfig{Name: "a", Sessions: 2, KEK: id[:], Open: reopening(&opens, a), Provision: func(context.Context, hsm.Keeper) error { return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute + time.Millisecond)
+		if s := p.Stat().Members[0]; s.State != Joining || s.Reason == "" {
+			t.Errorf("state %s, reason %q", s.State, s.Reason)
+		}
+		select {
+		case <-a.done:
+		default:
+			t.Error("the worker that hung was not killed")
+		}
+		time.Sleep(5 * time.Second)
+		if opens.Load() < 2 {
+			t.Error("it was not tried again")
+		}
+	})
+}
+
+func TestAWorkerThatLeaksIsReplacedWhileAnotherServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := &leaky{flaky: newFlaky("a")}, newFlaky("b")
+		fresh := &leaky{flaky: newFlaky("a")}
+		a.memory.Store(1 << 20)
+		var opens atomic.Int64
+		p, err := New(Config{Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, fresh), MaxMemory: 2 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		a.memory.Store(3 << 20)
+		time.Sleep(time.Minute)
+		if opens.Load() != 1 {
+			t.Fatal("the only member was replaced, and nobody served meanwhile")
+		}
+		if err := p.Add(MemberConfig{Name: "b", Sessions: 2, Open: opened(b)}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3000 {
+			if _, err := p.Do(t.Context(), nil, random16); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if s := p.Stat().Members[0]; opens.Load() != 2 || s.State != Active || s.Respawns != 0 {
+			t.Errorf("opened %d times, state %s, respawns %d; want 2, active and none", opens.Load(), s.State, s.Respawns)
+		}
+	})
+}
+
+type leaky struct {
+	*flaky
+	memory atomic.Int64
+}
+
+func (l *leaky) Memory() (int64, error) { return l.memory.Load(), nil }
+
+func TestTwoDrainsAtOnceLeaveOneMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFlaky("a"), newFlaky("b")
+		p := newPool(t, Config{}, a, b)
+		defer p.Close()
+		a.delay.Store(int64(time.Second)) // so that the drains have something to wait for
+		b.delay.Store(int64(time.Second))
+		for range 8 {
+			go func() { _, _ = p.Do(t.Context(), nil, random16) }()
+		}
+		synctest.Wait()
+		errs := make(chan error, 2)
+		for _, n := range []string{"a", "b"} {
+			go func() { errs <- p.Drain(t.Context(), n, false) }()
+		}
+		first, second := <-errs, <-errs
+		if (first == nil) == (second == nil) || !errors.Is(errors.Join(first, second), ErrLastMember) {
+			t.Errorf("%v and %v, want one to be refused", first, second)
+		}
+		if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestALongDrainHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		p := newPool(t, Config{OpTimeout: time.Hour}, a, newFlaky("b"))
+		a.hang = make(chan struct{})
+		for a.ops.Load() < 2 { // the first is the canary's, perhaps
+			go func() { _, _ = p.Do(t.Context(), nil, random16) }()
+			time.Sleep(time.Millisecond)
+		}
+		drained := make(chan error, 1)
+		go func() { drained <- p.Drain(context.Background(), "a", false) }()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		if err := p.Add(MemberConfig{Name: "c", Sessions: 2, Open: opened(newFlaky("c"))}); err != nil || time.Since(begun) != 0 {
+			t.Errorf("adding a member while another drains: %v after %s", err, time.Since(begun))
+		}
+		if s := p.Stat().Members[0]; s.State != Draining || s.Busy == 0 {
+			t.Errorf("%s with %d under way, want draining and its work", s.State, s.Busy)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-drained; !errors.Is(err, ErrClosed) {
+			t.Errorf("the drain ended with %v", err)
+		}
+	})
+}

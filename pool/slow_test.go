@@ -1,0 +1,152 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"keyway/hsm"
+)
+
+func TestCallersOfAHungMemberAreServedElsewhereInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFlaky("a"), newFlaky("b")
+		p := newPool(t, Config{OpTimeout: time.Minute}, a)
+		defer p.Close()
+		a.hang = make(chan struct{})
+		var wg sync.WaitGroup
+		for range 6 { // two hang in the token, the others wait behind them
+			synctest.Wait()
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+				defer cancel()
+				begun := time.Now()
+				if _, err := p.Do(ctx, nil, random16); err != nil || time.Since(begun) > 2*time.Second+watchEvery {
+					t.Errorf("after %s: %v, want a result from the other member after half the time", time.Since(begun), err)
+				}
+			})
+		}
+		synctest.Wait()
+		if err := p.Add(MemberConfig{Name: "b", Open: opened(b), Sessions: 2}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		s := p.Stat().Members[0]
+		if s.Slow != 6 {
+			t.Errorf("%d were sent on, want 6", s.Slow)
+		}
+		if s.Breaker != "closed" || s.Hung != 0 {
+			t.Errorf("impatient callers counted against the device: breaker %s, %d hung", s.Breaker, s.Hung)
+		}
+		close(a.hang)
+	})
+}
+
+func TestTheLastMemberIsWaitedForToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		a.delay.Store(int64(3 * time.Second))
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		if _, err := p.Do(ctx, nil, random16); err != nil {
+			t.Errorf("with 3 of 4 seconds used: %v", err)
+		}
+	})
+}
+
+func TestAHungLibraryInThisProcessIsNotOpenedAgainUntilItsCallsReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		var opens atomic.Int64
+		p, err := New(Config{Name: "test", OpTimeout: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, inProcess{a}, inProcess{newFlaky("a")})}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		release := make(chan struct{})
+		a.hang = release
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, err := p.Do(t.Context(), nil, random16); !errors.Is(err, ErrDevice) {
+					t.Errorf("a hung operation: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Hour)
+		if n := opens.Load(); n != 1 {
+			t.Errorf("opened %d times while its calls hang: threads pile up", n)
+		}
+		close(release)
+		time.Sleep(time.Minute)
+		if _, err := p.Do(t.Context(), nil, random16); err != nil || opens.Load() != 2 {
+			t.Errorf("after the calls returned: %v, opened %d times", err, opens.Load())
+		}
+	})
+}
+
+// inProcess is a token that nobody can kill, as a library in this process is.
+type inProcess struct{ hsm.Token }
+
+func TestABusyTokenIsAskedLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		p, err := New(Config{Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 16, Open: opened(a)}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		a.fail.Store(&hsm.Error{Code: hsm.FunctionFailed, Function: hsm.FnSign, Vendor: hsm.VendorCloudHSM})
+		for range 20 {
+			_, err := p.Do(t.Context(), nil, random16)
+			if !errors.Is(err, ErrOverloaded) {
+				t.Fatalf("a busy token: %v, want overloaded", err)
+			}
+			time.Sleep(cutEvery)
+		}
+		if s := p.Stat().Members[0]; s.Permits != 1 || s.Breaker != "closed" {
+			t.Errorf("%d permits, breaker %s; want 1 and closed", s.Permits, s.Breaker)
+		}
+		a.fail.Store(nil)
+		for range 200 {
+			if _, err := p.Do(t.Context(), nil, random16); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := p.Stat().Members[0]; s.Permits != 16 {
+			t.Errorf("%d permits after 200 successes, want 16", s.Permits)
+		}
+		// With one permit no second operation enters the token.
+		a.fail.Store(&hsm.Error{Code: hsm.DeviceMemory, Function: hsm.FnSign})
+		for p.Stat().Members[0].Permits > 1 {
+			_, _ = p.Do(t.Context(), nil, random16)
+			time.Sleep(cutEvery)
+		}
+		a.fail.Store(nil)
+		a.delay.Store(int64(time.Second))
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() { _, _ = p.Do(t.Context(), nil, random16) })
+		}
+		wg.Wait()
+		if took := time.Since(begun); took != 2*time.Second {
+			t.Errorf("two operations of a second each took %s with one permit", took)
+		}
+	})
+}
