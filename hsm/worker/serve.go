@@ -101,7 +101,10 @@ func serve(conn net.Conn, open Open) error {
 				return oerr
 			}
 		default:
-			return fmt.Errorf("the supervisor ended before the token was open: %w", err)
+			// The parent may leave as soon as it was greeted, before opened is seen here.
+			if !s.open.Load() {
+				return fmt.Errorf("the supervisor ended before the token was open: %w", err)
+			}
 		}
 	}
 	s.cancel()
