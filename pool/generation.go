@@ -252,7 +252,6 @@ func (s *slot) attempt(j *job) (lost, err error) {
 			if !s.reopen(lost) {
 				return lost, err
 			}
-			lost = nil
 		}
 	}
 }

@@ -52,7 +52,7 @@ func parseInfo(frame []byte) (hsm.Info, error) {
 		return info, a.err
 	}
 	if err := json.Unmarshal(a.out, &info); err != nil {
-		return info, fmt.Errorf("%w: %v", errFrame, err)
+		return info, fmt.Errorf("%w: %w", errFrame, err)
 	}
 	return info, nil
 }
