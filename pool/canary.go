@@ -113,7 +113,7 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 	m.canaryMu.Lock()
 	m.lastCanary = now // one at a time: the verdict follows
 	m.canaryMu.Unlock()
-	j := m.pool.newJob(nil, &hsm.Op{}, ClassCanary)
+	j := m.pool.newJob("", nil, &hsm.Op{}, ClassCanary)
 	j.with = func(k hsm.Keeper) error { return g.probe(k) }
 	j.settled = func(err error) {
 		m.proved(err)

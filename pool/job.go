@@ -31,10 +31,11 @@ type job struct {
 	state atomic.Int32
 	met   atomic.Bool // the caller has heard something or has gone: a later result is nobody's and is wiped
 
-	key   *Key
-	op    hsm.Op
-	with  func(hsm.Keeper) error
-	class Class
+	key    *Key
+	op     hsm.Op
+	with   func(hsm.Keeper) error
+	class  Class
+	client string // who asked
 
 	buf      []byte // backs op.In and op.Mech.AAD
 	entered  time.Time
@@ -49,14 +50,14 @@ type job struct {
 // errSlow sends a caller on to another member. What the slow one answers later is nobody's.
 var errSlow = errors.New("the member did not answer soon enough; the caller was sent on to another")
 
-func (p *Pool) newJob(k *Key, op *hsm.Op, class Class) *job {
+func (p *Pool) newJob(client string, k *Key, op *hsm.Op, class Class) *job {
 	j, ok := p.jobs.Get().(*job)
 	if !ok {
 		j = &job{done: make(chan struct{}, 1)}
 	}
 	j.state.Store(queued)
 	j.met.Store(false)
-	j.key, j.class, j.err, j.with = k, class, nil, nil
+	j.key, j.class, j.client, j.err, j.with = k, class, client, nil, nil
 	j.op.Kind, j.op.Len, j.op.Key, j.op.Err = op.Kind, op.Len, 0, nil
 	j.op.Mech.Type, j.op.Mech.Hash = op.Mech.Type, op.Mech.Hash
 	j.buf = append(append(j.buf[:0], op.In...), op.Mech.AAD...)

@@ -90,11 +90,11 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	}
 	p.operations.Add(1)
 	p.budget.earn()
-	class := classOf(op.Kind)
+	class, client := classOf(op.Kind), clientOf(ctx)
 	var tried [8]*member
 	var last error
 	for n := 0; n < p.cfg.Attempts && n < len(tried); n++ {
-		m, more, err := p.next(class, op.Mech.Type, tried[:n])
+		m, more, err := p.next(client, class, op.Mech.Type, tried[:n])
 		if err != nil {
 			return nil, p.verdict(last, err)
 		}
@@ -105,7 +105,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 			p.retries.Add(1)
 		}
 		tried[n] = m
-		j := p.newJob(k, &op, class)
+		j := p.newJob(client, k, &op, class)
 		if deadline, ok := ctx.Deadline(); ok && (more || n == 0) && n+1 < p.cfg.Attempts {
 			j.patience = deadline.Sub(j.entered) / 2
 		}
@@ -125,7 +125,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 }
 
 // next chooses a member for one attempt. more: there are others to choose from.
-func (p *Pool) next(class Class, mech hsm.MechanismType, tried []*member) (_ *member, more bool, _ error) {
+func (p *Pool) next(client string, class Class, mech hsm.MechanismType, tried []*member) (_ *member, more bool, _ error) {
 	full, lacking := false, false
 	m, more := p.pick(class, func(m *member) bool {
 		for _, t := range tried {
@@ -141,7 +141,7 @@ func (p *Pool) next(class Class, mech hsm.MechanismType, tried []*member) (_ *me
 			lacking = true
 			return false
 		}
-		if g.queue.len() >= g.queue.limit {
+		if g.queue.full(client) {
 			full = true
 			return false
 		}
@@ -221,11 +221,11 @@ func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 // several steps. It never retries: f may have done half its work. f must not use the session after it has
 // returned. When ctx ends first, With returns and f goes on.
 func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
-	m, _, err := p.next(ClassBulk, 0, nil)
+	m, _, err := p.next("", ClassBulk, 0, nil)
 	if err != nil {
 		return err
 	}
-	j := p.newJob(nil, &hsm.Op{}, ClassBulk)
+	j := p.newJob("", nil, &hsm.Op{}, ClassBulk)
 	j.with = f
 	_, err = m.do(ctx, j)
 	return err

@@ -2,67 +2,144 @@ package pool
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"keyway/hsm"
 )
 
-// queue is a member's bounded queue: first by class, then by arrival. It also bounds how many jobs run at once, which is
-// less than there are sessions while the token says that it is busy.
+// queue is a member's bounded queue. Canaries go first; then the clients that have something waiting take turns, so that
+// one who asks for a hundred times his share delays the others by one turn only. It also bounds how many jobs
+// run at once, which is less than there are sessions while the token says that it is busy.
 type queue struct {
-	mu      sync.Mutex
-	ready   sync.Cond
-	limit   int
-	count   int
-	lines   [classes]line
-	running int
-	permits permits
-	closed  bool
+	limit  int
+	length atomic.Int64 // what waits, readable without the lock
+
+	mu       sync.Mutex
+	ready    sync.Cond
+	canaries line
+	shares   map[string]*share // of the clients that have something waiting, and of the last one that had
+	turns    []*share          // the same, in the order of their turns
+	turn     int
+	spare    []*share // empty ones, for reuse
+	running  int
+	permits  permits
+	closed   bool
 }
 
-// line is a ring of jobs of one class.
-type line struct {
-	jobs []*job
-	head int
-	n    int
-}
-
-func (l *line) push(j *job) {
-	if l.n == len(l.jobs) {
-		bigger := make([]*job, max(16, 2*len(l.jobs)))
-		for i := range l.n {
-			bigger[i] = l.jobs[(l.head+i)%len(l.jobs)]
-		}
-		l.jobs, l.head = bigger, 0
-	}
-	l.jobs[(l.head+l.n)%len(l.jobs)] = j
-	l.n++
-}
-
-func (l *line) pop() *job {
-	j := l.jobs[l.head]
-	l.jobs[l.head] = nil
-	l.head = (l.head + 1) % len(l.jobs)
-	l.n--
-	return j
-}
+// errDisplaced is what a job hears that had to make room for one of a client with less.
+var errDisplaced = &hsm.Error{Code: hsm.SessionCount}
 
 func newQueue(limit, sessions int) *queue {
-	q := &queue{limit: limit, permits: newPermits(sessions)}
+	q := &queue{limit: limit, permits: newPermits(sessions), shares: map[string]*share{}}
 	q.ready.L = &q.mu
 	return q
 }
 
-// push adds a job, or reports false at once when the queue is full or closed. A canary always finds room.
+// push adds a job, or reports false at once when the queue is closed, or full and the client has no less waiting than anybody
+// else. In a full queue the newest job of the client with most makes room. A canary always finds room.
 func (q *queue) push(j *job) bool {
 	q.mu.Lock()
-	if q.closed || q.count >= q.limit && j.class != ClassCanary {
+	if q.closed {
 		q.mu.Unlock()
 		return false
 	}
-	q.lines[j.class].push(j)
-	q.count++
+	var out *job
+	if j.class == ClassCanary {
+		q.canaries.push(j)
+	} else {
+		if q.len() >= q.limit {
+			greedy := q.greediest()
+			if s := q.shares[j.client]; greedy == nil || s != nil && s.n+1 >= greedy.n {
+				q.mu.Unlock()
+				return false
+			}
+			out = greedy.last() // it had more than one
+			q.count(-1)
+		}
+		s := q.shares[j.client]
+		if s == nil {
+			s = q.enter(j.client)
+		}
+		s.lines[j.class].push(j)
+		s.n++
+	}
+	q.count(1)
 	q.mu.Unlock()
 	q.ready.Signal()
+	if out != nil {
+		out.drop(errDisplaced)
+	}
 	return true
+}
+
+func (q *queue) count(n int64) { q.length.Add(n) }
+
+// full reports whether a job of client would be refused. It is a hint: push decides.
+func (q *queue) full(client string) bool {
+	if q.len() < q.limit {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.len() < q.limit {
+		return false
+	}
+	greedy, s := q.greediest(), q.shares[client]
+	return greedy == nil || s != nil && s.n+1 >= greedy.n
+}
+
+// greediest is the share with the most jobs, nil when nobody has more than one.
+func (q *queue) greediest() *share {
+	var most *share
+	for _, s := range q.turns {
+		if s.n > 1 && (most == nil || s.n > most.n) {
+			most = s
+		}
+	}
+	return most
+}
+
+// enter gives a client a share, whose turn comes last.
+func (q *queue) enter(client string) *share {
+	if len(q.turns) == 1 && q.turns[0].n == 0 {
+		q.leave(q.turns[0])
+	}
+	var s *share
+	if n := len(q.spare); n > 0 {
+		s, q.spare = q.spare[n-1], q.spare[:n-1]
+	} else {
+		s = &share{}
+	}
+	s.client = client
+	q.shares[client] = s
+	// Behind everybody whose turn comes before the present one.
+	q.turns = append(q.turns, nil)
+	copy(q.turns[q.turn+1:], q.turns[q.turn:])
+	q.turns[q.turn] = s
+	q.turn = (q.turn + 1) % len(q.turns)
+	return s
+}
+
+// leave takes an empty share out.
+func (q *queue) leave(s *share) {
+	delete(q.shares, s.client)
+	s.client = ""
+	for i, o := range q.turns {
+		if o == s {
+			q.turns = append(q.turns[:i], q.turns[i+1:]...)
+			if q.turn > i {
+				q.turn--
+			}
+			break
+		}
+	}
+	if q.turn >= len(q.turns) {
+		q.turn = 0
+	}
+	if len(q.spare) < 64 {
+		q.spare = append(q.spare, s)
+	}
 }
 
 // pop waits for a job and for a permit to run it, which the caller gives back with done. It returns nil when the queue was
@@ -72,8 +149,8 @@ func (q *queue) pop() *job {
 	defer q.mu.Unlock()
 	for !q.closed {
 		if q.running < q.permits.now() {
-			for q.count > 0 {
-				if j := q.first(); j.state.Load() == queued {
+			for q.len() > 0 {
+				if j := q.next(); j.state.Load() == queued {
 					q.running++
 					return j
 				}
@@ -84,15 +161,21 @@ func (q *queue) pop() *job {
 	return nil
 }
 
-// first takes out the first job of the most urgent class. There is one.
-func (q *queue) first() *job {
-	for i := range q.lines {
-		if q.lines[i].n > 0 {
-			q.count--
-			return q.lines[i].pop()
-		}
+// next takes out the job whose turn it is. There is one.
+func (q *queue) next() *job {
+	q.count(-1)
+	if q.canaries.n > 0 {
+		return q.canaries.pop()
 	}
-	panic("pool: internal error: a queue that counts jobs holds none")
+	s := q.turns[q.turn]
+	j := s.first()
+	switch {
+	case s.n > 0:
+		q.turn = (q.turn + 1) % len(q.turns)
+	case len(q.turns) > 1: // one that is alone stays: its client is likely to come back before anybody else
+		q.leave(s)
+	}
+	return j
 }
 
 // done gives a permit back, having learnt whether the token was busy. Who gives it back comes for the next job himself, so
@@ -100,26 +183,36 @@ func (q *queue) first() *job {
 func (q *queue) done(busy bool) {
 	q.mu.Lock()
 	q.running--
-	wake := q.permits.learn(busy) && q.count > 1
+	wake := q.permits.learn(busy) && q.len() > 1
 	q.mu.Unlock()
 	if wake {
 		q.ready.Signal()
 	}
 }
 
-// expire drops, with err, jobs that have waited longer than their callers' patience. Within a class they stand in the order of
+// expire drops, with err, jobs that have waited longer than their callers' patience. In each line they stand in the order of
 // their arrival, and patience differs little, so it looks at the first ones only.
 func (q *queue) expire(now time.Time, err error) (dropped int) {
+	if q.len() == 0 {
+		return 0
+	}
 	var late []*job
 	q.mu.Lock()
-	for i := range q.lines {
-		for l := &q.lines[i]; l.n > 0; {
-			j := l.jobs[l.head]
-			if j.state.Load() == queued && (j.patience == 0 || now.Sub(j.entered) < j.patience) {
-				break
+	for k := len(q.turns) - 1; k >= 0; k-- {
+		s := q.turns[k]
+		for i := range s.lines {
+			for l := &s.lines[i]; l.n > 0; {
+				j := l.jobs[l.head]
+				if j.state.Load() == queued && (j.patience == 0 || now.Sub(j.entered) < j.patience) {
+					break
+				}
+				late = append(late, l.pop())
+				s.n--
+				q.count(-1)
 			}
-			late = append(late, l.pop())
-			q.count--
+		}
+		if s.n == 0 && len(q.turns) > 1 {
+			q.leave(s)
 		}
 	}
 	q.mu.Unlock()
@@ -136,8 +229,8 @@ func (q *queue) close(err error) {
 	q.mu.Lock()
 	q.closed = true
 	var left []*job
-	for q.count > 0 {
-		left = append(left, q.first())
+	for q.len() > 0 {
+		left = append(left, q.next())
 	}
 	q.mu.Unlock()
 	q.ready.Broadcast()
@@ -146,11 +239,8 @@ func (q *queue) close(err error) {
 	}
 }
 
-func (q *queue) len() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.count
-}
+// len is how many jobs wait.
+func (q *queue) len() int { return int(q.length.Load()) }
 
 // allowed is how many jobs may run at once now.
 func (q *queue) allowed() int {
