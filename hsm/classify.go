@@ -34,30 +34,35 @@ var verdicts = []verdict{
 	{[]Code{FunctionFailed}, []Function{FnOpenSession, FnLogin, FnRandom, FnInitialize}, []Vendor{VendorYubiHSM}, Device},
 
 	// PIN trouble, whoever meets it: a second try could lock the token.
-	{[]Code{PinIncorrect, PinInvalid, PinLenRange, PinExpired, PinLocked, UserPinNotInitialized, UserAnotherLoggedIn, UserTooManyTypes, UserTypeInvalid}, nil, nil, Locked},
+	{[]Code{PinIncorrect, PinInvalid, PinLenRange, PinExpired, PinLocked, PinTooWeak, UserPinNotInitialized, UserAnotherLoggedIn, UserTooManyTypes,
+		UserTypeInvalid}, nil, nil, Locked},
 
-	// What was ours is gone: session, handle or login.
-	{[]Code{SessionHandleInvalid, SessionClosed, UserNotLoggedIn, KeyHandleInvalid, ObjectHandleInvalid, UnwrappingHandleInvalid,
-		WrappingHandleInvalid, OperationActive, OperationNotInitialized, BufferTooSmall, FunctionCanceled}, nil, nil, Stale},
+	// What was ours is gone: session, handle or login. Drivers take "already logged in" for success; when it comes
+	// up nevertheless, the login is not the one we know.
+	{[]Code{SessionHandleInvalid, SessionClosed, UserNotLoggedIn, UserAlreadyLoggedIn, KeyHandleInvalid, ObjectHandleInvalid, UnwrappingHandleInvalid,
+		WrappingHandleInvalid, OperationActive, OperationNotInitialized, OperationCancelFailed, BufferTooSmall, FunctionCanceled}, nil, nil, Stale},
 
-	{[]Code{SessionCount, HostMemory, DeviceMemory}, nil, nil, Busy},
+	{[]Code{SessionCount, HostMemory, DeviceMemory, TokenResourceExceeded}, nil, nil, Busy},
 
-	{[]Code{DeviceError, DeviceRemoved, TokenNotPresent, TokenNotRecognized, CryptokiNotInitialized, SlotIDInvalid, CantLock, MutexBad, RandomNoRNG,
-		TokenWriteProtected, SessionReadOnly}, nil, nil, Device},
+	{[]Code{DeviceError, DeviceRemoved, TokenNotPresent, TokenNotRecognized, CryptokiNotInitialized, CryptokiInitialized, SlotIDInvalid, CantLock, MutexBad,
+		MutexNotLocked, NeedToCreateThreads, LibraryLoadFailed, FIPSSelfTestFailed, RandomNoRNG, TokenWriteProtected, SessionReadOnly}, nil, nil, Device},
 
 	// A blob or template that this token does not take may suit another one.
 	{[]Code{MechanismInvalid, MechanismParamInvalid, FunctionNotSupported, CurveNotSupported, TemplateIncomplete, TemplateInconsistent, AttributeTypeInvalid,
 		AttributeValueInvalid, AttributeReadOnly, DomainParamsInvalid}, nil, nil, Object},
-	{[]Code{KeyFunctionNotPermitted, KeyTypeInconsistent, KeySizeRange, WrappingKeySizeRange, WrappingTypeInconsistent, ActionProhibited}, nil, nil, Object},
+	{[]Code{KeyFunctionNotPermitted, KeyTypeInconsistent, KeySizeRange, KeyExhausted, WrappingKeySizeRange, WrappingTypeInconsistent, UnwrappingKeySizeRange,
+		UnwrappingTypeInconsistent, ActionProhibited}, nil, nil, Object},
 
 	{[]Code{DataInvalid, DataLenRange, EncryptedDataInvalid, EncryptedDataLenRange, AEADDecryptFailed, SignatureInvalid, SignatureLenRange,
-		WrappedKeyInvalid, WrappedKeyLenRange, KeyNotWrappable, KeyUnextractable, AttributeSensitive, FunctionRejected}, nil, nil, Caller},
+		WrappedKeyInvalid, WrappedKeyLenRange, PublicKeyInvalid, KeyNotWrappable, KeyUnextractable, AttributeSensitive, FunctionRejected}, nil, nil, Caller},
 
 	// The same code is a bad ciphertext on one token and a dying device on the next: where input is
-	// looked at, only a canary can tell; where there is none to look at, it is the device.
-	{[]Code{GeneralError, FunctionFailed, ArgumentsBad}, []Function{FnSign, FnEncrypt, FnDecrypt, FnWrap, FnUnwrap, FnCreate}, nil, Suspect},
-	{[]Code{GeneralError, FunctionFailed, ArgumentsBad}, nil, nil, Device},
+	// looked at, a template included, only a canary can tell; where there is none to look at, it is the device.
+	{ambiguous, []Function{FnSign, FnEncrypt, FnDecrypt, FnWrap, FnUnwrap, FnCreate, FnGenerate}, nil, Suspect},
+	{ambiguous, nil, nil, Device},
 }
+
+var ambiguous = []Code{GeneralError, FunctionFailed, ArgumentsBad}
 
 // Classify returns who is to blame for code c of function f on a token of vendor v. Codes that no
 // row knows, vendor-defined ones among them, are Suspect. OK is no fault.

@@ -10,7 +10,10 @@ import (
 
 // PIN is a user PIN or another small secret. It prints as "[redacted]" whatever
 // prints it. The zero value is an empty PIN.
-type PIN struct{ b *[]byte }
+//
+// Package fmt cannot call the methods of an unexported field and follows one pointer when a verb does not fit, so
+// there are two.
+type PIN struct{ b **[]byte }
 
 const redacted = "[redacted]"
 
@@ -20,7 +23,8 @@ const maxPIN = 1024
 // NewPIN returns a PIN that owns a copy of b; the caller wipes b.
 func NewPIN(b []byte) PIN {
 	c := bytes.Clone(b)
-	return PIN{&c}
+	p := &c
+	return PIN{&p}
 }
 
 // ReadPIN reads a PIN from a file, less one line end. A file that others than its owner and
@@ -38,7 +42,7 @@ func ReadPIN(path string) (PIN, error) {
 	if st.Mode().Perm()&0o007 != 0 {
 		return PIN{}, fmt.Errorf("PIN file %s may be read by everybody: chmod 600 it and change the PIN", path)
 	}
-	buf := make([]byte, maxPIN+1)
+	buf := make([]byte, maxPIN+3) // the PIN, a line end, and one byte that must not be there
 	defer clear(buf)
 	n, err := io.ReadFull(f, buf)
 	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
@@ -61,14 +65,14 @@ func (p PIN) Reveal() []byte {
 	if p.b == nil {
 		return nil
 	}
-	return *p.b
+	return **p.b
 }
 
 // Wipe overwrites the PIN; every copy of p is empty afterwards.
 func (p PIN) Wipe() {
 	if p.b != nil {
-		clear(*p.b)
-		*p.b = (*p.b)[:0]
+		clear(**p.b)
+		**p.b = (**p.b)[:0]
 	}
 }
 

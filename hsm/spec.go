@@ -37,7 +37,7 @@ type Spec struct {
 	// Class is ClassPublic for a public key; otherwise it follows from Type and may be left 0.
 	Class Class
 	Type  KeyType
-	// Bits: AES and generic secrets, the key's length; RSA, the modulus; EC, 256, 384 or 521.
+	// Bits: AES and generic secrets, the key's length; RSA, the modulus; EC, 256, 384 or 521; Ed25519, 256 or 0.
 	Bits int
 	// ID is CKA_ID. Label is CKA_LABEL, for people.
 	ID    []byte
@@ -57,6 +57,33 @@ func (s Spec) ObjectClass() Class {
 		return ClassSecret
 	}
 	return ClassPrivate
+}
+
+// Check returns an [ErrInput] that says why s describes no key, nil when it does.
+func (s Spec) Check() error {
+	good := false
+	switch s.Type {
+	case KeyAES:
+		good = s.Bits == 128 || s.Bits == 192 || s.Bits == 256
+	case KeyGeneric:
+		good = s.Bits >= 64 && s.Bits <= 8192 && s.Bits%8 == 0
+	case KeyRSA:
+		good = s.Bits >= 1024 && s.Bits <= 8192
+	case KeyEC:
+		good = s.Bits == 256 || s.Bits == 384 || s.Bits == 521
+	case KeyEd25519:
+		good = s.Bits == 256 || s.Bits == 0
+	default:
+		return fmt.Errorf("%w: no such key type: %d", ErrInput, s.Type)
+	}
+	if !good {
+		return fmt.Errorf("%w: no such key: %d bits", ErrInput, s.Bits)
+	}
+	secret := s.Type == KeyAES || s.Type == KeyGeneric
+	if c := s.ObjectClass(); secret != (c == ClassSecret) || c != ClassSecret && c != ClassPrivate && c != ClassPublic {
+		return fmt.Errorf("%w: a key of this type is no object of class %d", ErrInput, c)
+	}
+	return nil
 }
 
 // SpecFor returns the template of a working key of algorithm a with the usages u, as a session

@@ -125,8 +125,8 @@ func (s *Session) sign(op *hsm.Op) error {
 	in, h := op.In, op.Mech.Hash
 	switch op.Mech.Type {
 	case hsm.RSAPKCS, hsm.RSAPKCSPSS:
-		if h.Size() == 0 || len(in) != h.Size() {
-			return refused("a digest of %d bytes is none of %q", len(in), h)
+		if err := hsm.CheckDigest(h, in); err != nil {
+			return err
 		}
 		if op.Mech.Type == hsm.RSAPKCS {
 			n := copy(s.scratch[:], digestInfo[h])

@@ -65,7 +65,7 @@ func (s *Session) Generate(spec hsm.Spec) (hsm.Handle, error) {
 
 // generation returns the mechanism that makes a key after spec.
 func generation(spec hsm.Spec) (hsm.MechanismType, error) {
-	if err := checkSpec(spec); err != nil {
+	if err := spec.Check(); err != nil {
 		return 0, err
 	}
 	if spec.ObjectClass() == hsm.ClassPublic {
@@ -84,36 +84,9 @@ func generation(spec hsm.Spec) (hsm.MechanismType, error) {
 	return hsm.ECEdwardsKeyPair, nil
 }
 
-// checkSpec refuses a Spec that describes no key.
-func checkSpec(spec hsm.Spec) error {
-	good := false
-	switch spec.Type {
-	case hsm.KeyAES:
-		good = spec.Bits == 128 || spec.Bits == 192 || spec.Bits == 256
-	case hsm.KeyGeneric:
-		good = spec.Bits >= 64 && spec.Bits <= 8192 && spec.Bits%8 == 0
-	case hsm.KeyRSA:
-		good = spec.Bits >= 1024 && spec.Bits <= 8192
-	case hsm.KeyEC:
-		good = curveOf(spec) != nil
-	case hsm.KeyEd25519:
-		good = true
-	default:
-		return refused("no such key type: %d", spec.Type)
-	}
-	if !good {
-		return refused("no such key: %d bits", spec.Bits)
-	}
-	secret := spec.Type == hsm.KeyAES || spec.Type == hsm.KeyGeneric
-	if secret != (spec.ObjectClass() == hsm.ClassSecret) {
-		return refused("a key of this type is no object of class %d", spec.ObjectClass())
-	}
-	return nil
-}
-
 // Import makes an object from clear material. What this package copied of it is wiped.
 func (s *Session) Import(spec hsm.Spec, material []byte) (hsm.Handle, error) {
-	if err := checkSpec(spec); err != nil {
+	if err := spec.Check(); err != nil {
 		return 0, err
 	}
 	t := s.t.profile.template(spec)

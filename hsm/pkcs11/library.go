@@ -45,8 +45,8 @@ func openLibrary(module, initArgs string) (*library, error) {
 		opts = append(opts, pkcs11.InitializeWithReserved(unsafe.Pointer(C.CString(initArgs))))
 	}
 	err = fault(ctx.Initialize(opts...), hsm.FnInitialize, "")
-	if code(err) == alreadyInitialized {
-		err = nil
+	if code(err) == hsm.CryptokiInitialized {
+		err = nil // somebody in this process has called it before
 	}
 	if err != nil {
 		hint := ""

@@ -70,7 +70,7 @@ func (s *Session) UnwrapKey(kek hsm.Handle, m hsm.Mechanism, blob []byte, spec h
 	if err := checkBlob(m.Type, len(blob)); err != nil {
 		return 0, err
 	}
-	if err := checkSpec(spec); err != nil {
+	if err := spec.Check(); err != nil {
 		return 0, err
 	}
 	if spec.ObjectClass() == hsm.ClassPublic {
