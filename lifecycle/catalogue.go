@@ -30,7 +30,7 @@ type Catalogue struct {
 	cfg       CatalogueConfig
 	epoch     atomic.Uint64
 	directory atomic.Pointer[key.Directory]
-	heard     atomic.Int64 // UnixNano of the store's last answer
+	heard     atomic.Pointer[time.Time] // the store's last answer, by the monotonic clock: a clock set back makes nothing fresher
 	refreshMu sync.Mutex
 	stop      context.CancelFunc
 	stopped   chan struct{}
@@ -111,7 +111,8 @@ func (c *Catalogue) Refresh(ctx context.Context) error {
 		return nil
 	})
 	if err == nil {
-		c.heard.Store(time.Now().UnixNano())
+		now := time.Now()
+		c.heard.Store(&now)
 	}
 	return err
 }
@@ -124,7 +125,7 @@ func (c *Catalogue) Directory() *key.Directory { return c.directory.Load() }
 
 // Fresh returns nil, or an error wrapping key.ErrStale when the store has not answered for longer than MaxStale.
 func (c *Catalogue) Fresh() error {
-	if age := time.Since(time.Unix(0, c.heard.Load())); age > c.cfg.MaxStale {
+	if age := time.Since(*c.heard.Load()); age > c.cfg.MaxStale {
 		return fmt.Errorf("%w: the store has not answered for %s", key.ErrStale, age.Round(time.Second))
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"slices"
 
 	"keyway/lifecycle/key"
 )
@@ -30,8 +31,13 @@ func (m *Manager) CreateClient(ctx context.Context, actor string, c key.Client) 
 			return "", fmt.Errorf("%w: group: %w", ErrInvalid, err)
 		}
 	}
-	if c.Rate < 0 || c.Burst < 0 {
+	if !(c.Rate >= 0) || c.Burst < 0 { // a NaN is no rate either
 		return "", fmt.Errorf("%w: rate and burst must not be negative", ErrInvalid)
+	}
+	for _, h := range c.CertHashes {
+		if err := key.CheckHash(h); err != nil {
+			return "", fmt.Errorf("%w: certificate hash: %w", ErrInvalid, err)
+		}
 	}
 	if c.TokenHashes == nil && len(c.CertHashes) == 0 {
 		token = MintToken(TokenPrefix)
@@ -41,6 +47,9 @@ func (m *Manager) CreateClient(ctx context.Context, actor string, c key.Client) 
 		if _, err := tx.Client(c.Name); err == nil {
 			return fmt.Errorf("client %s %w", c.Name, ErrExists)
 		}
+		if err := certificatesFree(tx, c.CertHashes); err != nil {
+			return err
+		}
 		return tx.InsertClient(c)
 	})
 	if err != nil {
@@ -48,6 +57,26 @@ func (m *Manager) CreateClient(ctx context.Context, actor string, c key.Client) 
 	}
 	m.log.InfoContext(ctx, "client created", "actor", actor, "client", c.Name)
 	return token, nil
+}
+
+// certificatesFree returns an error wrapping ErrExists when a client is known by one of the hashes already: a request
+// must not be able to mean two clients.
+func certificatesFree(tx Tx, hashes []string) error {
+	if len(hashes) == 0 {
+		return nil
+	}
+	all, err := tx.Clients()
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		for _, h := range hashes {
+			if slices.Contains(o.CertHashes, h) {
+				return fmt.Errorf("certificate %s: client %s with it %w", h, o.Name, ErrExists)
+			}
+		}
+	}
+	return nil
 }
 
 // NewToken gives a client a new token and takes back every earlier one.

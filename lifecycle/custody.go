@@ -156,27 +156,22 @@ func (c *Custody) Generate(ctx context.Context, v *key.Version) (Material, error
 		}
 		return nil
 	})
-	return m, err
+	if err != nil {
+		return Material{}, err // after a deadline m is still being written
+	}
+	return m, nil
 }
 
 // Provision returns what puts the KEK of pool on a member's token, for pool.MemberConfig. It is sent wrapped under the member's Root KEK.
 func (c *Custody) Provision(pool, member string) func(context.Context, hsm.Keeper) error {
 	return func(ctx context.Context, t hsm.Keeper) error {
 		name := pool + "/" + member
-		var pk, root *KEK
-		err := c.cfg.Store.View(ctx, func(tx Tx) (err error) {
-			if pk, err = tx.KEK(KEKPool, pool); err != nil {
-				return err
-			}
-			root, err = tx.KEK(KEKRoot, name)
+		var pk *KEK
+		err := c.cfg.Store.View(ctx, func(tx Tx) (err error) { pk, err = tx.KEK(KEKPool, pool); return err })
+		if err != nil {
 			return err
-		})
-		if errors.Is(err, key.ErrNotFound) && pk != nil {
-			if !c.cfg.AutoRoot {
-				return fmt.Errorf("member %s has no Root KEK: it is given one in a ceremony", name)
-			}
-			root, err = c.exchangeRoot(ctx, name, t)
 		}
+		root, err := c.root(ctx, name, t)
 		if err != nil {
 			return err
 		}
@@ -218,57 +213,4 @@ func (c *Custody) compare(t hsm.Keeper, h hsm.Handle, want []byte, what string) 
 		_ = t.Destroy(h)
 	}
 	return err
-}
-
-// exchangeRoot gives a member its Root KEK by public-key exchange: the member makes a pair that
-// cannot be extracted, custody wraps a new Root KEK under its public half. In a ceremony two people
-// compare the fingerprint of that public half; here nobody does, which is why it is for development only.
-func (c *Custody) exchangeRoot(ctx context.Context, name string, t hsm.Keeper) (*KEK, error) {
-	id := key.NewID()
-	pair, err := t.Generate(hsm.Spec{Type: hsm.KeyRSA, Bits: 2048, ID: id[:], Label: "keyway-exchange", May: hsm.MayUnwrap | hsm.MayDecrypt})
-	if err != nil {
-		return nil, fmt.Errorf("making the exchange pair: %w", err)
-	}
-	defer func() { _ = t.Destroy(pair) }()
-	public, err := t.Public(pair)
-	if err != nil {
-		return nil, err
-	}
-	// SHA-1 is what SoftHSM's OAEP takes; as the hash of OAEP it is not known to be weak.
-	oaep := hsm.Mechanism{Type: hsm.RSAPKCSOAEP, Hash: hsm.SHA1}
-	root := KEK{Kind: KEKRoot, Name: name, ID: key.NewID(), Created: time.Now().UTC()}
-	spec := hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: root.ID[:], Label: "keyway-root-" + name, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign}
-	var blob []byte
-	err = c.cfg.Token.With(ctx, func(ct hsm.Keeper) error {
-		pub, err := ct.Import(hsm.Spec{Class: hsm.ClassPublic, Type: hsm.KeyRSA, Bits: 2048, ID: id[:], May: hsm.MayWrap | hsm.MayEncrypt}, public)
-		if err != nil {
-			return fmt.Errorf("taking the member's public key into custody: %w", err)
-		}
-		defer func() { _ = ct.Destroy(pub) }()
-		s := spec
-		s.Extractable = true
-		h, err := ct.Generate(s)
-		if err != nil {
-			return err
-		}
-		if root.KCV, err = keyCheckValue(ct, h); err == nil {
-			blob, err = ct.WrapKey(pub, oaep, h)
-		}
-		if err != nil {
-			_ = ct.Destroy(h) // nobody will ever ask for it
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("making the Root KEK of %s: %w", name, err)
-	}
-	h, err := t.UnwrapKey(pair, oaep, blob, spec)
-	if err != nil {
-		return nil, fmt.Errorf("unwrapping the Root KEK of %s: %w", name, err)
-	}
-	if err := c.compare(t, h, root.KCV, "Root KEK of "+name); err != nil {
-		return nil, err
-	}
-	c.cfg.Log.WarnContext(ctx, "made a Root KEK without a ceremony; this is for development only", "member", name)
-	return &root, c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.PutKEK(root) })
 }

@@ -45,8 +45,8 @@ type KeyRequest struct {
 }
 
 // CreateKey makes a key with a first version that is active. The version is
-// recorded before it is generated; if generation fails, CreateKey of the same
-// name and algorithm goes on where the first one stopped.
+// recorded before it is generated; if generation fails, the same request once
+// more goes on where the first one stopped.
 func (m *Manager) CreateKey(ctx context.Context, actor string, r KeyRequest) (*key.Key, error) {
 	if err := key.CheckName(r.Name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -76,7 +76,7 @@ func (m *Manager) CreateKey(ctx context.Context, actor string, r KeyRequest) (*k
 			return fmt.Errorf("%w: there is no pool %q", ErrInvalid, r.Pool)
 		}
 		if old, err := tx.Key(r.Name); err == nil {
-			if old.Primary == 0 && len(old.Versions) == 1 && old.Versions[0].State == key.PreActive && old.Algorithm == r.Algorithm {
+			if unfinished(old) && old.Algorithm == r.Algorithm && old.Usages == r.Usages && old.Pool == r.Pool {
 				return nil // a first try that did not finish
 			}
 			return fmt.Errorf("key %s %w", r.Name, ErrExists)
@@ -96,6 +96,11 @@ func (m *Manager) CreateKey(ctx context.Context, actor string, r KeyRequest) (*k
 		m.log.InfoContext(ctx, "key created", "actor", actor, "key", r.Name, "algorithm", r.Algorithm, "pool", r.Pool)
 	}
 	return out, err
+}
+
+// unfinished reports whether k was recorded and never generated.
+func unfinished(k *key.Key) bool {
+	return k.Primary == 0 && len(k.Versions) == 1 && k.Versions[0].State == key.PreActive
 }
 
 // Rotate gives a key a new version, which becomes the primary one; the old primary version is deactivated and goes on to
@@ -139,37 +144,58 @@ func (m *Manager) activateNewest(ctx context.Context, name string) (*key.Key, er
 		return nil, fmt.Errorf("generating %s: %w; it stays pre-active, and the same command goes on with it", v.Ref(), err)
 	}
 	err = m.store.Update(ctx, func(tx Tx) error {
-		now := time.Now().UTC()
-		if err := tx.SetMaterial(v.ID, mat); err != nil {
-			return err
-		}
-		if k.Primary != 0 {
-			old, err := tx.Version(key.Ref{Name: name, Version: k.Primary})
-			if err != nil {
-				return err
-			}
-			next, err := key.Next(old.State, key.Deactivate)
-			if err != nil {
-				return err
-			}
-			if err := tx.SetState(old.ID, next, now); err != nil {
-				return err
-			}
-		}
-		next, err := key.Next(v.State, key.Activate)
-		if err != nil {
-			return err
-		}
-		if err := tx.SetState(v.ID, next, now); err != nil {
-			return err
-		}
-		if err := tx.SetPrimary(k.ID, v.Number); err != nil {
+		if err := activate(tx, v, mat, time.Now().UTC()); err != nil {
 			return err
 		}
 		k, err = tx.Key(name)
 		return err
 	})
-	return k, err
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// activate gives v its material, and the place of the primary version so far. Generation took a while: v may have been
+// finished by another process that shares the store, and what it has protected since must still open, so
+// material that is there is never replaced.
+func activate(tx Tx, v *key.Version, mat Material, now time.Time) error {
+	k, err := tx.Key(v.Name)
+	if err != nil {
+		return err
+	}
+	var current *key.Version
+	for _, x := range k.Versions {
+		if x.ID == v.ID {
+			current = x
+		}
+	}
+	if current == nil || current.State != key.PreActive {
+		return fmt.Errorf("%w: %s was changed by somebody else while it was generated", key.ErrState, v.Ref())
+	}
+	next, err := key.Next(current.State, key.Activate)
+	if err != nil {
+		return err
+	}
+	if err := tx.SetMaterial(v.ID, mat); err != nil {
+		return err
+	}
+	if err := tx.SetState(v.ID, next, now); err != nil {
+		return err
+	}
+	for _, old := range k.Versions {
+		if old.Number != k.Primary {
+			continue
+		}
+		end, err := key.Next(old.State, key.Deactivate)
+		if err != nil {
+			return err
+		}
+		if err := tx.SetState(old.ID, end, now); err != nil {
+			return err
+		}
+	}
+	return tx.SetPrimary(k.ID, v.Number)
 }
 
 // Change moves one version to another state: Suspend disables it, Resume

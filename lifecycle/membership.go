@@ -99,7 +99,7 @@ func (r *MemberRecord) Check() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if err := key.CheckName(r.Name); err != nil {
-		errs = append(errs, err)
+		bad("name: %w", err)
 	}
 	if r.URI != "" {
 		errs = append(errs, r.expandURI()...)
@@ -166,11 +166,28 @@ func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord) erro
 func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.cfg.Pool.Drain(ctx, name, force); err != nil {
+	return m.drain(ctx, actor, name, force)
+}
+
+// drain drains a member and stores that. One whose work did not end in time is drained too, and its error tells of the
+// work. The caller holds mu.
+func (m *Membership) drain(ctx context.Context, actor, name string, force bool) error {
+	err := m.cfg.Pool.Drain(ctx, name, force)
+	if m.state(name) != pool.Drained {
 		return err
 	}
 	m.cfg.Log.InfoContext(ctx, "member drained", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	return m.change(ctx, name, func(r *MemberRecord) { r.Drained = true })
+	return errors.Join(err, m.change(context.WithoutCancel(ctx), name, func(r *MemberRecord) { r.Drained = true }))
+}
+
+// state returns the state of a member, "" for one that the pool does not have.
+func (m *Membership) state(name string) pool.State {
+	for _, s := range m.cfg.Pool.Stat().Members {
+		if s.Name == name {
+			return s.State
+		}
+	}
+	return ""
 }
 
 // Resume takes a drained member into use again.
@@ -196,15 +213,24 @@ func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
 	return m.cfg.Pool.ClearLatch(name)
 }
 
-// Remove drains a member and forgets it. Its token is left as it is.
+// Remove drains a member and forgets it. Its token is left as it is. When it fails half-way the member is drained, and
+// the same command once more goes on.
 func (m *Membership) Remove(ctx context.Context, actor, name string, force bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.cfg.Pool.Remove(ctx, name, force); err != nil {
-		return err
+	var late error
+	if m.state(name) != pool.Latched { // which has no work, and cannot be drained
+		if late = m.drain(ctx, actor, name, force); m.state(name) != pool.Drained {
+			return late
+		}
+	}
+	ctx = context.WithoutCancel(ctx) // it has its own bounds, and half of it would be worse
+	// The store first: a member that only the pool has is gone after the next start.
+	if err := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(m.cfg.PoolName, name) }); err != nil {
+		return errors.Join(late, err)
 	}
 	m.cfg.Log.InfoContext(ctx, "member removed", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	return m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(m.cfg.PoolName, name) })
+	return errors.Join(late, m.cfg.Pool.Remove(ctx, name, true))
 }
 
 // Stat returns the pool's statistics.

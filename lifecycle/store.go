@@ -94,7 +94,7 @@ type KEK struct {
 	Kind KEKKind
 	Name string // the pool's name, or pool/member for a Root KEK; "custody" for the custody KEK
 	ID   key.ID // its CKA_ID, the same on every token that holds it
-	// KCV is its key check value: the first 3 bytes of the AES-CMAC of a block of zeros (ANSI X9.24-1), nil where custody has no CMAC.
+	// KCV is its key check value: the first 3 bytes of the AES-CMAC of a block of zeros (ANSI X9.24-1), nil until the KEK is made.
 	KCV     []byte
 	Created time.Time
 }

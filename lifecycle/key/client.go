@@ -3,6 +3,7 @@ package key
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 )
 
@@ -21,6 +22,16 @@ type Client struct {
 	Disabled bool    `json:"disabled,omitempty"`
 }
 
+var hashRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// CheckHash returns an error that tells how a SHA-256 is written: it is compared as text.
+func CheckHash(s string) error {
+	if !hashRE.MatchString(s) {
+		return fmt.Errorf("bad SHA-256 %q: use 64 lower-case hexadecimal digits, without colons", s)
+	}
+	return nil
+}
+
 // Grant allows a client, or every client of a group, some usages of the keys whose names match a pattern.
 type Grant struct {
 	ID int64 `json:"id"`
@@ -36,6 +47,9 @@ type Grant struct {
 func (g *Grant) Check() error {
 	if (g.Client == "") == (g.Group == "") {
 		return fmt.Errorf("grant: name either a client or a group, not both and not neither")
+	}
+	if err := CheckName(g.Client + g.Group); err != nil { // one of them is empty
+		return fmt.Errorf("grant: %w", err)
 	}
 	if g.Usages == 0 {
 		return fmt.Errorf("grant: name at least one usage of %s", Originator|Recipient)

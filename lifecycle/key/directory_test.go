@@ -44,4 +44,6 @@ func TestGrantCheckNamesWhatIsWrong(t *testing.T) {
 	f(Grant{Client: "a", Pattern: "", Usages: Sign}, false)
 	f(Grant{Client: "a", Pattern: "[", Usages: Sign}, false)
 	f(Grant{Client: "a", Pattern: "*"}, false)
+	f(Grant{Client: "a/b", Pattern: "*", Usages: Sign}, false)
+	f(Grant{Group: "A", Pattern: "*", Usages: Sign}, false)
 }
