@@ -72,10 +72,18 @@ func (p *Pool) observe() (func() error, error) {
 	loads := counter("pool.handle.loads", "keys loaded since the member was added")
 	evictions := counter("pool.handle.evictions", "keys evicted since the member was added")
 	respawns := counter("pool.member.respawns", "times the member's token was lost")
+	is := gauge("pool.member.state", "1 for the state the member is in, 0 for the others")
+	slow := counter("pool.member.slow", "operations whose callers were sent on to another member")
+	hung := counter("pool.member.hung", "operations that ran over their limit")
+	retries := counter("pool.retries", "attempts on another member")
+	refused := counter("pool.overloaded", "operations refused because every queue was full")
 	if failed != nil {
 		return nil, failed
 	}
 	reg, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		mine := metric.WithAttributes(attribute.String("hsm.pool", p.cfg.Name))
+		o.ObserveInt64(retries, int64(p.retries.Load()), mine)
+		o.ObserveInt64(refused, int64(p.overloaded.Load()), mine)
 		for _, m := range *p.members.Load() {
 			s := m.stat()
 			member := []attribute.KeyValue{attribute.String("hsm.pool", p.cfg.Name), attribute.String("hsm.member", s.Name)}
@@ -88,9 +96,14 @@ func (p *Pool) observe() (func() error, error) {
 			o.ObserveInt64(loads, int64(s.Loads), set)
 			o.ObserveInt64(evictions, int64(s.Evictions), set)
 			o.ObserveInt64(respawns, int64(s.Respawns), set)
+			o.ObserveInt64(slow, int64(s.Slow), set)
+			o.ObserveInt64(hung, int64(s.Hung), set)
+			for _, x := range states {
+				o.ObserveInt64(is, map[bool]int64{true: 1}[s.State == x], metric.WithAttributes(append(member, attribute.String("state", string(x)))...))
+			}
 		}
 		return nil
-	}, length, sessions, state, handles, loads, evictions, respawns)
+	}, length, sessions, state, handles, loads, evictions, respawns, is, slow, hung, retries, refused)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ const (
 	Latched  State = "latched"
 )
 
+var states = [...]State{Joining, Active, Ejected, Draining, Drained, Latched}
+
 // Stat is a snapshot of a pool.
 type Stat struct {
 	Pool    string       `json:"pool"`

@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
+
+	"keyway/hsm"
+	"keyway/pool"
 )
 
 // What a token does takes a few milliseconds, so the buckets must tell 2 ms from 4 ms.
@@ -42,5 +46,37 @@ func TestDurationsAreMeasuredInBucketsOfSeconds(t *testing.T) {
 				t.Errorf("%s has no bucket le=%q", name, le)
 			}
 		}
+	}
+}
+
+// A latched member does nothing until a person comes, so it must be possible to alert on it.
+func TestMembersStatesAreMetrics(t *testing.T) {
+	tel, err := startTelemetry(context.Background(), telemetryConfig{ServiceName: "test"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tel.Close(context.Background()) }()
+	p, err := pool.New(pool.Config{Name: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	open := func(context.Context) (hsm.Token, error) { return nil, hsm.ErrClosed }
+	if err := p.Add(pool.MemberConfig{Name: "m", Open: open, Latched: "a wrong PIN"}); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	tel.metrics.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	got := map[string]string{}
+	for line := range strings.Lines(w.Body.String()) {
+		if _, labels, ok := strings.Cut(line, "pool_member_state{"); ok {
+			_, state, _ := strings.Cut(labels, `state="`)
+			state, value, _ := strings.Cut(state, `"`)
+			got[state] = value[len(value)-2 : len(value)-1]
+		}
+	}
+	want := map[string]string{"joining": "0", "active": "0", "ejected": "0", "draining": "0", "drained": "0", "latched": "1"}
+	if !maps.Equal(got, want) {
+		t.Errorf("states %v, want %v, of\n%s", got, want, w.Body)
 	}
 }
