@@ -17,6 +17,7 @@ type transaction struct {
 	tx       *sql.Tx
 	writable bool
 	changed  bool // something that gateways must hear of
+	erased   bool // material
 }
 
 var errReadOnly = errors.New("store: a change in a read-only transaction")
@@ -92,6 +93,7 @@ func (t *transaction) SetMaterial(id key.ID, m lifecycle.Material) error {
 }
 
 func (t *transaction) EraseMaterial(id key.ID) error {
+	t.erased = true
 	return t.one("version", "UPDATE versions SET master = NULL, blob = NULL WHERE id = ?", id[:])
 }
 
@@ -163,11 +165,16 @@ func (t *transaction) Key(name string) (*key.Key, error) {
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("%s: %w", name, key.ErrNotFound)
 	}
-	return keys[0], nil
+	return keys[0], t.versions(keys, "k.name = ?", name)
 }
 
+// Keys reads a page with two queries, however long it is.
 func (t *transaction) Keys(after string, limit int) ([]*key.Key, error) {
-	return t.keys("WHERE name > ? ORDER BY name LIMIT ?", after, limit)
+	keys, err := t.keys("WHERE name > ? ORDER BY name LIMIT ?", after, limit)
+	if err != nil || len(keys) == 0 {
+		return keys, err
+	}
+	return keys, t.versions(keys, "k.name > ? AND k.name <= ?", after, keys[len(keys)-1].Name)
 }
 
 func (t *transaction) keys(where string, args ...any) ([]*key.Key, error) {
@@ -178,7 +185,7 @@ func (t *transaction) keys(where string, args ...any) ([]*key.Key, error) {
 	defer rows.Close()
 	out := []*key.Key{}
 	for rows.Next() {
-		var k key.Key
+		k := key.Key{Versions: []*key.Version{}}
 		var id []byte
 		var usages uint16
 		var created int64
@@ -189,30 +196,28 @@ func (t *transaction) keys(where string, args ...any) ([]*key.Key, error) {
 		k.Usages, k.Created = key.Usage(usages), when(created)
 		out = append(out, &k)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	for _, k := range out {
-		if k.Versions, err = t.versions(k.ID); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return out, rows.Err()
 }
 
-func (t *transaction) versions(id key.ID) ([]*key.Version, error) {
-	rows, err := t.tx.QueryContext(t.ctx, "SELECT "+versionColumns+" FROM versions v JOIN keys k ON k.id = v.key_id WHERE v.key_id = ? ORDER BY v.number", id[:])
+// versions gives each of keys, which are in the order of their names, its versions; where chooses the same keys.
+func (t *transaction) versions(keys []*key.Key, where string, args ...any) error {
+	rows, err := t.tx.QueryContext(t.ctx, "SELECT "+versionColumns+" FROM keys k JOIN versions v ON v.key_id = k.id WHERE "+where+" ORDER BY k.name, v.number", args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	out := []*key.Version{}
 	for rows.Next() {
 		v, err := scanVersion(rows.Scan)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out = append(out, v)
+		for len(keys) > 0 && keys[0].ID != v.KeyID {
+			keys = keys[1:]
+		}
+		if len(keys) == 0 {
+			return fmt.Errorf("store: version %s of %s belongs to no key that was asked for", v.ID, v.Name)
+		}
+		keys[0].Versions = append(keys[0].Versions, v)
 	}
-	return out, rows.Err()
+	return rows.Err()
 }

@@ -5,22 +5,19 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
-	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"keyway/lifecycle"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // Store is a lifecycle.Store on SQLite. Several processes on one machine may share the file.
 type Store struct {
@@ -49,32 +46,45 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	read.SetMaxOpenConns(4)
 	read.SetMaxIdleConns(4)
 	s := &Store{read: read, write: write}
-	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), s.Close())
+	if err := s.prepare(ctx, filepath.Dir(path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", path, advise(err)), s.Close())
 	}
 	return s, nil
 }
 
-// makeFile makes the file with its mode before SQLite would make it with the umask's.
+// makeFile makes the file with its mode before SQLite would make it with the umask's. A file that is there is not
+// even opened: closing it again would take away every lock that this process has on it (POSIX locks work so).
 func makeFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
+// dsn names the database with what every connection to it wants: secure_delete, because a destroyed key's blob must
+// not stay in a free page.
 func dsn(path, lock string) string {
-	q := url.Values{"_txlock": {lock}, "_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"}}
+	q := url.Values{"_txlock": {lock}, "_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "secure_delete(ON)"}}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
-func (s *Store) prepare(ctx context.Context) error {
+// prepare checks that the database is what was asked for, and brings its schema up to date.
+func (s *Store) prepare(ctx context.Context, dir string) error {
+	// Turning a new file to WAL does not wait for others who do the same, and neither does making its tables.
+	unlock, err := lock(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	// Read back: a file system that cannot do WAL answers with another mode and no error.
-	for _, want := range []struct{ pragma, value string }{{"journal_mode", "wal"}, {"synchronous", "2"}} {
+	for _, want := range []struct{ pragma, value string }{{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"secure_delete", "1"}} {
 		var got string
 		if err := s.write.QueryRowContext(ctx, "PRAGMA "+want.pragma).Scan(&got); err != nil {
 			return err
@@ -83,24 +93,43 @@ func (s *Store) prepare(ctx context.Context) error {
 			return fmt.Errorf("the database's %s is %q and cannot be made %q; is it on a network file system?", want.pragma, got, want.value)
 		}
 	}
-	dir, err := fs.Sub(migrations, "migrations")
+	if err := s.look(ctx); err != nil {
+		return err
+	}
+	return s.migrate(ctx)
+}
+
+// look reads the first page of every table, so that a damaged file is noticed as such and at once. Checking all
+// of a large file would keep the program from starting.
+func (s *Store) look(ctx context.Context) error {
+	tables, err := s.tables(ctx)
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.write, dir)
+	for _, t := range tables {
+		var n int
+		err := s.write.QueryRowContext(ctx, "SELECT 1 FROM "+strconv.Quote(t)+" LIMIT 1").Scan(&n)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) tables(ctx context.Context) (out []string, err error) {
+	rows, err := s.write.QueryContext(ctx, "SELECT name FROM sqlite_schema WHERE type = 'table'")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	have, err := p.GetDBVersion(ctx)
-	if err != nil {
-		return err
+	defer rows.Close()
+	for rows.Next() {
+		var t string
+		if err := rows.Scan(&t); err != nil {
+			return nil, err
+		}
+		out = append(out, t)
 	}
-	sources := p.ListSources()
-	if newest := sources[len(sources)-1].Version; have > newest {
-		return fmt.Errorf("its schema is version %d and this program knows only %d: it was used by a newer keyway, so run that one", have, newest)
-	}
-	_, err = p.Up(ctx)
-	return err
+	return out, rows.Err()
 }
 
 // Close closes the database.
@@ -110,30 +139,41 @@ func (s *Store) Close() error { return errors.Join(s.read.Close(), s.write.Close
 func (s *Store) View(ctx context.Context, f func(lifecycle.Tx) error) error {
 	tx, err := s.read.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return fmt.Errorf("store: %w", advise(err))
 	}
 	defer func() { _ = tx.Rollback() }()
-	return f(&transaction{ctx: ctx, tx: tx})
+	return advise(f(&transaction{ctx: ctx, tx: tx}))
 }
 
 // Update runs f in one serialisable transaction. If f changed what gateways must hear of, the epoch is raised in it.
 func (s *Store) Update(ctx context.Context, f func(lifecycle.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return fmt.Errorf("store: %w", advise(err))
 	}
 	defer func() { _ = tx.Rollback() }()
 	t := &transaction{ctx: ctx, tx: tx, writable: true}
 	if err := f(t); err != nil {
-		return err
+		return advise(err)
 	}
 	if t.changed {
 		if _, err := tx.ExecContext(ctx, "UPDATE epoch SET epoch = epoch + 1"); err != nil {
-			return fmt.Errorf("store: %w", err)
+			return fmt.Errorf("store: %w", advise(err))
 		}
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("store: %w", err)
+		return fmt.Errorf("store: %w", advise(err))
+	}
+	if t.erased {
+		s.truncate(ctx)
 	}
 	return nil
+}
+
+// truncate empties the write-ahead log, in which what was erased still stands. Where a reader is in the way the log
+// is emptied after a later change; what is erased there is wrapped in any case.
+func (s *Store) truncate(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	_, _ = s.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 }

@@ -1,13 +1,20 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"modernc.org/sqlite"
+
 	"keyway/lifecycle"
+	"keyway/lifecycle/key"
 	"keyway/lifecycle/storetest"
 )
 
@@ -61,5 +68,194 @@ func TestADirectoryThatCannotBeMadeIsNamed(t *testing.T) {
 	}
 	if _, err := Open(context.Background(), filepath.Join(file, "keyway.db")); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("got %v, want an error that names %s", err, file)
+	}
+}
+
+// Every connection of both pools has what durability needs; SQLite's own default for most of it is another.
+func TestEveryConnectionIsDurable(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "keyway.db"))
+	ctx := context.Background()
+	var conns []*sql.Conn
+	for pool, n := range map[*sql.DB]int{s.read: 4, s.write: 1} {
+		for range n { // held, so that each is another one
+			c, err := pool.Conn(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			conns = append(conns, c)
+		}
+	}
+	for i, c := range conns {
+		for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1", "busy_timeout": "10000"} {
+			var got string
+			if err := c.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+				t.Errorf("connection %d: %s is %q (%v), want %q", i, pragma, got, err, want)
+			}
+		}
+	}
+}
+
+func TestADatabaseWhoseModeCannotBeChangedIsRefused(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "keyway.db"))
+	if _, err := s.write.Exec("PRAGMA synchronous = OFF"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.prepare(context.Background(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "synchronous") {
+		t.Errorf("a connection that does not sync: %v", err)
+	}
+}
+
+func TestADamagedFileSaysWhatToDo(t *testing.T) {
+	write := func(name string, b []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	path := write("text.db", bytes.Repeat([]byte("this is no database\n"), 500))
+	if s, err := Open(context.Background(), path); err == nil {
+		_ = s.Close()
+		t.Error("a text file was opened")
+	} else if !strings.Contains(err.Error(), "backup") || !strings.Contains(err.Error(), path) {
+		t.Errorf("the message names neither the file nor what to do: %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.HasPrefix(b, []byte("this is no database")) {
+		t.Error("somebody else's file was changed")
+	}
+
+	// A database whose pages are overwritten but for the first.
+	path = filepath.Join(t.TempDir(), "keyway.db")
+	s := open(t, path)
+	shared(t, s, key.NewID())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) < 3*4096 {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	for i := 4096; i < len(b); i++ {
+		b[i] = 0xa5
+	}
+	bad := write("damaged.db", b)
+	s, err = Open(context.Background(), bad)
+	if err == nil {
+		t.Cleanup(func() { _ = s.Close() })
+		err = s.View(context.Background(), func(tx lifecycle.Tx) error { _, err := tx.Key("shared"); return err })
+	}
+	if err == nil || !strings.Contains(err.Error(), "damaged") || !strings.Contains(err.Error(), "backup") {
+		t.Errorf("a damaged file: %v", err)
+	}
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		t.Errorf("SQLite's own code is lost: %v", err)
+	}
+}
+
+// What is destroyed is in no file any more: neither in a free page nor in the write-ahead log.
+func TestErasedMaterialIsInNoFile(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "keyway.db"))
+	id := key.NewID()
+	shared(t, s, id)
+	marker := []byte("marker-of-a-wrapped-key-which-is-to-go")
+	ctx := context.Background()
+	for _, f := range []func(lifecycle.Tx) error{
+		func(tx lifecycle.Tx) error {
+			return tx.SetMaterial(id, lifecycle.Material{Master: marker, Blob: bytes.Repeat(marker, 200), Mechanism: 1}) // overflow pages too
+		},
+		func(tx lifecycle.Tx) error {
+			if files := holding(t, dir, marker); len(files) == 0 {
+				t.Error("the marker is nowhere before it is erased: the test shows nothing")
+			}
+			return tx.EraseMaterial(id)
+		},
+	} {
+		if err := s.Update(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files := holding(t, dir, marker); len(files) != 0 {
+		t.Errorf("erased material is still in %v", files)
+	}
+	if v, err := versionOf(s, key.Ref{Name: "shared"}); err != nil || v.Blob != nil {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+func versionOf(s *Store, r key.Ref) (v *key.Version, err error) {
+	err = s.View(context.Background(), func(tx lifecycle.Tx) error { v, err = tx.Version(r); return err })
+	return v, err
+}
+
+// holding returns the files of dir that hold b.
+func holding(t *testing.T, dir string, b []byte) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(content, b) {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+// A page holds each key with all its versions, in order, whatever the page begins with.
+func TestPagesOfKeysWithTheirVersions(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "keyway.db"))
+	ctx := context.Background()
+	const keys = 25
+	err := s.Update(ctx, func(tx lifecycle.Tx) error {
+		for i := keys - 1; i >= 0; i-- { // not in the order of names
+			k := key.Key{ID: key.NewID(), Name: fmt.Sprintf("k%02d", i), Algorithm: key.AES256, Pool: "default"}
+			if err := tx.InsertKey(k); err != nil {
+				return err
+			}
+			for n := i % 4; n > 0; n-- { // some have none
+				if err := tx.InsertVersion(lifecycle.VersionRow{ID: key.NewID(), KeyID: k.ID, Number: uint32(n), State: key.PreActive}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, seen := "", 0
+	for {
+		var page []*key.Key
+		err := s.View(ctx, func(tx lifecycle.Tx) (err error) { page, err = tx.Keys(after, 7); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range page {
+			if k.Name != fmt.Sprintf("k%02d", seen) || len(k.Versions) != seen%4 {
+				t.Errorf("key %d is %s with %d versions", seen, k.Name, len(k.Versions))
+			}
+			for i, v := range k.Versions {
+				if v.Number != uint32(i+1) || v.KeyID != k.ID || v.Name != k.Name {
+					t.Errorf("%s: version %d at place %d is %+v", k.Name, v.Number, i, v)
+				}
+			}
+			seen++
+		}
+		if len(page) < 7 {
+			break
+		}
+		after = page[6].Name
+	}
+	if seen != keys {
+		t.Errorf("%d keys in all pages, want %d", seen, keys)
 	}
 }
