@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -163,7 +164,7 @@ func (a *API) bound(h handler) http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 		defer cancel()
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		v, err := h(&call{ctx: ctx, actor: actor, r: r})
+		v, err := a.run(h, &call{ctx: ctx, actor: actor, r: r})
 		if err != nil {
 			a.refuse(w, r, err)
 			return
@@ -180,6 +181,17 @@ func (a *API) bound(h handler) http.Handler {
 			writeJSON(w, http.StatusOK, v)
 		}
 	})
+}
+
+// run runs h. A panic becomes an error, so that its sender gets an answer and the log the stack.
+func (a *API) run(h handler, c *call) (v any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.cfg.Log.ErrorContext(c.ctx, "panic while serving an operator", "path", c.r.URL.Path, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			v, err = nil, errors.New("panic")
+		}
+	}()
+	return h(c)
 }
 
 // actor returns who sent r. Every configured hash is compared, each in constant time.
