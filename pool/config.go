@@ -28,6 +28,10 @@ type Config struct {
 	RetryRatio float64
 	// Attempts is the largest number of members tried for one operation. Default 3.
 	Attempts int
+	// Hedge is how long a caller waits for one member before it is sent on to another, within the retry budget, to cut off the
+	// slowest answers; what the first member answers later is thrown away. A few times the usual latency is
+	// sensible. Default 0: only when half of the caller's time is over.
+	Hedge time.Duration
 	// SlowStart is how long a member that (re)joined gets less than its share. Default 2 s.
 	SlowStart time.Duration
 }

@@ -33,8 +33,23 @@ type generation struct {
 type slot struct {
 	g    *generation
 	sess hsm.Session
-	job  atomic.Pointer[job] // what runs now
-	busy bool                // the token said so to the last job
+	busy bool // the token said so to the last job
+
+	mu  sync.Mutex
+	job *job // what runs now; whoever holds mu and finds it here may look at it, for it is not told and given back meanwhile
+}
+
+// occupied reports whether a job runs.
+func (s *slot) occupied() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.job != nil
+}
+
+func (s *slot) set(j *job) {
+	s.mu.Lock()
+	s.job = j
+	s.mu.Unlock()
 }
 
 func (g *generation) begin(sessions []hsm.Session) {
@@ -60,7 +75,7 @@ func (g *generation) lose(cause error) {
 func (g *generation) busy() int {
 	n := 0
 	for _, s := range g.slots {
-		if s.job.Load() != nil {
+		if s.occupied() {
 			n++
 		}
 	}
@@ -120,32 +135,31 @@ func (g *generation) tooLarge(now time.Time) bool {
 // giveUp reports operations that run longer than their limit as hung: the C call goes on, and its permit stays taken. Callers
 // whose patience has ended go elsewhere before that, while there is an elsewhere; that says nothing about the device yet.
 func (g *generation) giveUp(now time.Time) {
-	elsewhere := g.m.pool.otherAble(g.m)
+	elsewhere := g.m.pool.otherHasRoom(g.m)
 	for _, s := range g.slots {
-		j := s.job.Load()
-		if j == nil || j.state.Load() != running {
-			continue
-		}
-		ran := time.Duration(now.UnixNano() - j.started.Load())
-		switch {
-		case ran >= j.limit:
-			g.hung.Add(1)
-			if !j.finish(hung, hsm.ErrHung) {
-				g.hung.Add(-1)
-				continue
-			}
-			g.m.hung.Add(1)
-			g.m.failures.Add(1)
-			g.m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", j.limit)
-		case elsewhere && j.patience > 0 && now.Sub(j.entered) >= j.patience && j.hurry():
-			g.m.slow.Add(1)
-			g.m.load.penalise(j.class)
-		}
+		s.judge(now, elsewhere)
 	}
 	if elsewhere {
-		if n := g.queue.expire(now, errSlow); n > 0 {
-			g.m.slow.Add(uint64(n))
-		}
+		g.m.slow.Add(uint64(g.queue.expire(now, g.m.pool.budget.spend)))
+	}
+}
+
+// judge is the watcher's look at what runs in one session.
+func (s *slot) judge(now time.Time, elsewhere bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, m := s.job, s.g.m
+	switch {
+	case j == nil || j.state.Load() != running:
+	case now.Sub(j.started) >= j.limit:
+		s.g.hung.Add(1) // first: the breaker asks for it when it hears of the job
+		j.finish(hung, hsm.ErrHung)
+		m.hung.Add(1)
+		m.failures.Add(1)
+		m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", j.limit)
+	case elsewhere && j.impatient(now) && !j.met.Load() && m.pool.budget.spend() && j.hurry():
+		m.slow.Add(1)
+		m.load.penalise(j.class)
 	}
 }
 
@@ -207,19 +221,19 @@ func (s *slot) work() {
 func (s *slot) run(j *job) bool {
 	g := s.g
 	begun := time.Now()
-	j.started.Store(begun.UnixNano())
+	j.started = begun
 	s.busy = false
 	if !j.state.CompareAndSwap(queued, running) {
 		return true // its caller left at this moment
 	}
-	s.job.Store(j)
+	s.set(j)
 	entered, class, kind := j.entered, j.class, j.op.Kind
 	lost, err := s.attempt(j)
 	if lost == nil && hsm.FaultOf(err) == hsm.Suspect {
 		err = g.m.judge(s, err)
 	}
 	took := time.Since(begun)
-	s.job.Store(nil)
+	s.set(nil)
 	s.busy = hsm.FaultOf(err) == hsm.Busy
 	if j.finish(finished, err) {
 		g.m.observe(kind, class, took, time.Since(entered), err)

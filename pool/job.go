@@ -2,7 +2,7 @@ package pool
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -41,14 +41,14 @@ type job struct {
 	entered  time.Time
 	patience time.Duration // how long the caller waits here while another member could serve it, 0 for as long as it takes
 	limit    time.Duration // how long it may run before it counts as hung
-	started  atomic.Int64  // UnixNano, when running
+	started  time.Time     // when running
 	err      error         // what the caller hears
 	done     chan struct{} // one value when the caller is to hear it
 	settled  func(error)   // the breaker's report, called once: by whoever moves the job to its last state
 }
 
-// errSlow sends a caller on to another member. What the slow one answers later is nobody's.
-var errSlow = errors.New("the member did not answer soon enough; the caller was sent on to another")
+// errSlow sends a caller on to another member. What the slow one answers later is nobody's; it says nothing about the device.
+var errSlow = fmt.Errorf("%w: the member did not answer soon enough, and the caller was sent on to another", errAbandoned)
 
 func (p *Pool) newJob(client string, k *Key, op *hsm.Op, class Class) *job {
 	j, ok := p.jobs.Get().(*job)
@@ -70,11 +70,11 @@ func (p *Pool) newJob(client string, k *Key, op *hsm.Op, class Class) *job {
 	return j
 }
 
-// release wipes the job and gives it back. Only a caller that has heard its outcome may do that; a job left behind is the
-// collector's, and so is one that ran so long that a watcher may be looking at it: it must not find another job in its place.
+// release wipes the job and gives it back. Only a caller that has heard the outcome of a finished job may do that;
+// a job left behind is the collector's.
 func (p *Pool) release(j *job) {
 	j.wipe()
-	if cap(j.buf) > 64<<10 || cap(j.op.Out) > 64<<10 || time.Since(j.entered) > p.cfg.OpTimeout/4 || j.patience > 0 && time.Since(j.entered) > j.patience/2 {
+	if cap(j.buf) > 64<<10 || cap(j.op.Out) > 64<<10 {
 		return
 	}
 	j.key, j.settled, j.with = nil, nil, nil
@@ -116,6 +116,11 @@ func (j *job) drop(err error) bool {
 	}
 	j.tell(err)
 	return true
+}
+
+// impatient reports whether the caller has waited as long as it will while another member could serve it.
+func (j *job) impatient(now time.Time) bool {
+	return j.patience > 0 && now.Sub(j.entered) >= j.patience
 }
 
 // hurry sends the caller of a running job on to another member; the job goes on, and its member hears of its end.

@@ -38,6 +38,7 @@ type member struct {
 	ended  chan struct{}      // closed when run has returned
 
 	epoch, operations, failures, loads, evictions, hung, slow, respawns atomic.Uint64
+	nextJoin                                                            atomic.Int64 // UnixNano of the next attempt to open the token, the last one while it goes on
 
 	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
@@ -159,7 +160,9 @@ func (m *member) run(ctx context.Context) {
 				backoff = respawnMin
 			}
 		}
-		if !pause(ctx, backoff*3/4+rand.N(backoff/2)) {
+		wait := backoff*3/4 + rand.N(backoff/2)
+		m.nextJoin.Store(time.Now().Add(wait).UnixNano())
+		if !pause(ctx, wait) {
 			return
 		}
 		backoff = min(2*backoff, respawnMax)

@@ -98,7 +98,8 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		if err != nil {
 			return nil, p.verdict(last, err)
 		}
-		if last != nil && !errors.Is(last, hsm.ErrLinkLost) && !p.budget.spend() {
+		// Work that a lost worker took with it costs nothing more to do, and who was sent on has paid.
+		if last != nil && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && !p.budget.spend() {
 			return nil, p.verdict(last, nil)
 		}
 		if last != nil {
@@ -106,8 +107,8 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		}
 		tried[n] = m
 		j := p.newJob(client, k, &op, class)
-		if deadline, ok := ctx.Deadline(); ok && (more || n == 0) && n+1 < p.cfg.Attempts {
-			j.patience = deadline.Sub(j.entered) / 2
+		if (more || n == 0) && n+1 < p.cfg.Attempts {
+			j.patience = p.patience(ctx, j.entered)
 		}
 		out, err := m.do(ctx, j)
 		if err == nil {
@@ -122,6 +123,18 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		last = err
 	}
 	return nil, p.verdict(last, nil)
+}
+
+// patience is how long a caller waits for one member while another could serve it: half of what is left of its time, so that
+// the other half is for the other one.
+func (p *Pool) patience(ctx context.Context, now time.Time) time.Duration {
+	d := p.cfg.Hedge
+	if deadline, ok := ctx.Deadline(); ok {
+		if half := deadline.Sub(now) / 2; d == 0 || half < d {
+			d = half
+		}
+	}
+	return d
 }
 
 // next chooses a member for one attempt. more: there are others to choose from.
@@ -156,7 +169,7 @@ func (p *Pool) next(client string, class Class, mech hsm.MechanismType, tried []
 	case lacking:
 		return nil, false, fmt.Errorf("%w %s", ErrUnsupported, mech)
 	}
-	return nil, false, &Refusal{ErrUnavailable, time.Second}
+	return nil, false, &Refusal{ErrUnavailable, p.comeBack()}
 }
 
 // drainTime estimates when there will be room: the shortest time in which a member works off its queue.
@@ -164,17 +177,36 @@ func (p *Pool) drainTime(class Class) time.Duration {
 	best := time.Minute
 	for _, m := range *p.members.Load() {
 		if g := m.gen.Load(); g != nil && m.able() {
-			best = min(best, m.load.latency(class)*time.Duration(g.queue.len())/time.Duration(len(g.slots)))
+			best = min(best, m.load.latency(class)*time.Duration(g.queue.len())/time.Duration(g.queue.allowed()))
 		}
 	}
 	return max(best, time.Millisecond)
+}
+
+// comeBack estimates when some member will serve again: at the next attempt to open a token or the next canary of an ejected
+// one. Members that wait for an operator promise nothing.
+func (p *Pool) comeBack() time.Duration {
+	now, best := time.Now(), time.Minute
+	for _, m := range *p.members.Load() {
+		var at time.Time
+		switch state, _ := m.current(); state {
+		case Joining, Active: // Active: it came back at this moment
+			at = time.Unix(0, m.nextJoin.Load())
+		case Ejected:
+			at = m.breaker.due(!p.otherAble(m))
+		default:
+			continue
+		}
+		best = min(best, at.Sub(now))
+	}
+	return max(best, 100*time.Millisecond)
 }
 
 // verdict is the error of an operation that ended without a result: what the last
 // member said, or why there was no member to ask.
 func (p *Pool) verdict(last, none error) error {
 	switch {
-	case last == nil:
+	case last == nil, last == errSlow && none != nil:
 		return none
 	case hsm.FaultOf(last) == hsm.Object && errors.Is(last, hsm.ErrUnsupported):
 		return fmt.Errorf("%w: %w", ErrUnsupported, last)
@@ -253,6 +285,17 @@ func (m *member) observe(kind hsm.OpKind, class Class, took, withQueue time.Dura
 func (p *Pool) otherAble(m *member) bool {
 	for _, o := range *p.members.Load() {
 		if o != m && o.able() {
+			return true
+		}
+	}
+	return false
+}
+
+// otherHasRoom reports whether a member other than m can serve and has room for more than a few: whom m's watcher sends on
+// gives up a place in a queue, and must not be refused for it.
+func (p *Pool) otherHasRoom(m *member) bool {
+	for _, o := range *p.members.Load() {
+		if g := o.gen.Load(); o != m && g != nil && o.able() && g.queue.len() < (g.queue.limit+1)/2 {
 			return true
 		}
 	}

@@ -55,7 +55,7 @@ func (q *queue) push(j *job) bool {
 				return false
 			}
 			out = greedy.last() // it had more than one
-			q.count(-1)
+			q.length.Add(-1)
 		}
 		s := q.shares[j.client]
 		if s == nil {
@@ -64,7 +64,7 @@ func (q *queue) push(j *job) bool {
 		s.lines[j.class].push(j)
 		s.n++
 	}
-	q.count(1)
+	q.length.Add(1)
 	q.mu.Unlock()
 	q.ready.Signal()
 	if out != nil {
@@ -72,8 +72,6 @@ func (q *queue) push(j *job) bool {
 	}
 	return true
 }
-
-func (q *queue) count(n int64) { q.length.Add(n) }
 
 // full reports whether a job of client would be refused. It is a hint: push decides.
 func (q *queue) full(client string) bool {
@@ -163,7 +161,7 @@ func (q *queue) pop() *job {
 
 // next takes out the job whose turn it is. There is one.
 func (q *queue) next() *job {
-	q.count(-1)
+	q.length.Add(-1)
 	if q.canaries.n > 0 {
 		return q.canaries.pop()
 	}
@@ -190,9 +188,9 @@ func (q *queue) done(busy bool) {
 	}
 }
 
-// expire drops, with err, jobs that have waited longer than their callers' patience. In each line they stand in the order of
-// their arrival, and patience differs little, so it looks at the first ones only.
-func (q *queue) expire(now time.Time, err error) (dropped int) {
+// expire sends callers on whose jobs have waited longer than their patience, as far as spend allows. In each line they stand in
+// the order of their arrival, and patience differs little, so it looks at the first ones only.
+func (q *queue) expire(now time.Time, spend func() bool) (sent int) {
 	if q.len() == 0 {
 		return 0
 	}
@@ -203,12 +201,12 @@ func (q *queue) expire(now time.Time, err error) (dropped int) {
 		for i := range s.lines {
 			for l := &s.lines[i]; l.n > 0; {
 				j := l.jobs[l.head]
-				if j.state.Load() == queued && (j.patience == 0 || now.Sub(j.entered) < j.patience) {
+				if j.state.Load() == queued && (!j.impatient(now) || !spend()) {
 					break
 				}
 				late = append(late, l.pop())
 				s.n--
-				q.count(-1)
+				q.length.Add(-1)
 			}
 		}
 		if s.n == 0 && len(q.turns) > 1 {
@@ -217,11 +215,11 @@ func (q *queue) expire(now time.Time, err error) (dropped int) {
 	}
 	q.mu.Unlock()
 	for _, j := range late {
-		if j.drop(err) {
-			dropped++
+		if j.drop(errSlow) {
+			sent++
 		}
 	}
-	return dropped
+	return sent
 }
 
 // close wakes everybody who waits and drops what is left with err.

@@ -150,3 +150,146 @@ func TestABusyTokenIsAskedLess(t *testing.T) {
 		}
 	})
 }
+
+func TestHedgingCutsOffSlowAnswersWithinTheBudget(t *testing.T) {
+	f := func(hedge time.Duration) (slowest time.Duration, retries uint64) {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := newFlaky("a"), newFlaky("b")
+			p := newPool(t, Config{Hedge: hedge, SlowStart: time.Nanosecond}, a, b)
+			defer p.Close()
+			for i := range 2000 {
+				a.delay.Store(int64(time.Millisecond))
+				b.delay.Store(int64(time.Millisecond))
+				if i%100 == 99 { // one member thinks for a second, now and then
+					a.delay.Store(int64(time.Second) * int64(i/100%2))
+					b.delay.Store(int64(time.Second) * int64(1-i/100%2))
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				begun := time.Now()
+				if _, err := p.Do(ctx, nil, random16); err != nil {
+					t.Fatal(err)
+				}
+				slowest = max(slowest, time.Since(begun))
+				cancel()
+				time.Sleep(10 * time.Millisecond)
+			}
+			retries = p.Stat().Retries
+		})
+		return slowest, retries
+	}
+	if slowest, retries := f(0); slowest < time.Second || retries != 0 {
+		t.Errorf("without hedging: slowest %s, %d retries", slowest, retries)
+	}
+	if slowest, retries := f(30 * time.Millisecond); slowest > 60*time.Millisecond || retries == 0 || retries > 400 {
+		t.Errorf("with hedging after 30 ms: slowest %s, %d retries; the budget is 400", slowest, retries)
+	}
+}
+
+func TestWithoutBudgetNobodyIsSentOnOnlyToFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFlaky("a"), newFlaky("b")
+		p := newPool(t, Config{Hedge: 50 * time.Millisecond, RetryRatio: 1e-9, OpTimeout: time.Minute}, a, b)
+		defer p.Close()
+		a.delay.Store(int64(time.Second))
+		b.delay.Store(int64(time.Second))
+		for range 10 { // what a quiet pool has saved
+			p.budget.spend()
+		}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				if _, err := p.Do(ctx, nil, random16); err != nil {
+					t.Errorf("slow, but not failing: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestRetryAfterTellsTheTruth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFlaky("a")
+		p := newPool(t, Config{SlowStart: time.Nanosecond}, a)
+		defer p.Close()
+		a.delay.Store(int64(100 * time.Millisecond))
+		for range 4 { // the pool learns how long an operation takes
+			_, _ = p.Do(t.Context(), nil, random16)
+		}
+		for range 6 {
+			synctest.Wait()
+			go func() { _, _ = p.Do(t.Context(), nil, random16) }()
+		}
+		synctest.Wait()
+		_, err := p.Do(t.Context(), nil, random16)
+		var r *Refusal
+		if !errors.As(err, &r) || r.RetryAfter < 100*time.Millisecond || r.RetryAfter > 400*time.Millisecond {
+			t.Fatalf("with four waiting for two sessions of 100 ms: %v", err)
+		}
+		time.Sleep(r.RetryAfter)
+		if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			t.Errorf("after waiting as told: %v", err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		var opens atomic.Int64
+		a, b := newFlaky("a"), newFlaky("a")
+		p, err := New(Config{Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, b)}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		a.Kill()
+		synctest.Wait()
+		_, err = p.Do(t.Context(), nil, random16)
+		var r *Refusal
+		if !errors.As(err, &r) || !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("with the only worker gone: %v", err)
+		}
+		time.Sleep(r.RetryAfter)
+		synctest.Wait()
+		if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			t.Errorf("after %s, as told: %v", r.RetryAfter, err)
+		}
+	})
+}
+
+func TestHedgingStaysWithinTheRetryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Config{Name: "test", Hedge: 40 * time.Millisecond, RetryRatio: 0.05})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for _, n := range []string{"a", "b"} {
+			f := newFlaky(n)
+			if err := p.Add(MemberConfig{Name: n, Sessions: 64, Open: opened(f)}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			f.delay.Store(int64(100 * time.Millisecond)) // every answer is slow: hedging cannot help, only cost
+		}
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				for range 50 {
+					if _, err := p.Do(t.Context(), nil, random16); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		most := retriesPerSecond*(1+time.Since(begun).Seconds()) + 0.05*64*50
+		if n := p.Stat().Retries; float64(n) > most || n < 50 {
+			t.Errorf("%d retries in %s, at most %.0f are allowed", n, time.Since(begun), most)
+		}
+	})
+}
