@@ -3,6 +3,7 @@
 GO      ?= go
 MODULE  := /usr/lib/softhsm/libsofthsm2.so
 TIMEOUT := 9m
+K6_VERSION := v1.8.1
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: all build run test check race fuzz bench load deps clean
@@ -39,8 +40,12 @@ fuzz: ## each fuzz target for FUZZ_TIME
 bench: deps build ## side by side: raw PKCS#11, pool, pool with workers, HTTP
 	$(GO) run ./loadtest/bench -keyway bin/keyway
 
-load: deps build ## a short load test against a keyway dev of its own
-	$(GO) run ./loadtest/load -keyway bin/keyway
+load: deps build bin/k6 ## a short load test against a keyway dev of its own
+	$(GO) run ./loadtest/load -keyway bin/keyway -k6 bin/k6
+
+bin/k6: ## the load generator, built once from its module; make clean removes it
+	@echo "Building k6 $(K6_VERSION), which takes a few minutes the first time"
+	GOBIN=$(CURDIR)/bin $(GO) install go.k6.io/k6@$(K6_VERSION)
 
 deps: ## what the system must have: a C compiler, SoftHSM 2, NSS, openssl, curl
 	@deploy/deps.sh
