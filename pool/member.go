@@ -3,7 +3,6 @@ package pool
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -37,8 +36,9 @@ type member struct {
 	cancel context.CancelFunc // ends run
 	ended  chan struct{}      // closed when run has returned
 
-	epoch, operations, failures, loads, evictions, hung, slow, respawns atomic.Uint64
-	nextJoin                                                            atomic.Int64 // UnixNano of the next attempt to open the token, the last one while it goes on
+	epoch, operations, failures, loads, evictions, hung, slow, respawns, unusable atomic.Uint64
+	alarmed                                                                       atomic.Int64 // UnixNano of the last alarm about a key it could not use
+	nextJoin                                                                      atomic.Int64 // UnixNano of the next attempt to open the token, the last one while it goes on
 
 	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
@@ -202,123 +202,12 @@ func (m *member) latch(err error) {
 	}
 }
 
-// join opens the token, sees to the pool KEK and opens the sessions, within the pool's JoinTimeout where the token runs in a
-// process that can be killed.
-func (m *member) join(ctx context.Context) (*generation, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, m.pool.cfg.JoinTimeout, fmt.Errorf("%w: the member had not joined after %s", hsm.ErrHung, m.pool.cfg.JoinTimeout))
-	defer cancel()
-	token, err := m.cfg.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if p, ok := token.(hsm.Process); ok {
-		defer context.AfterFunc(ctx, p.Kill)() // the calls below know no context
-	}
-	g := &generation{m: m, token: token, lost: make(chan error, 1)}
-	sessions, err := g.open(ctx)
-	if err != nil {
-		for _, s := range sessions {
-			_ = s.Close()
-		}
-		_ = token.Close()
-		if cause := context.Cause(ctx); cause != nil {
-			err = fmt.Errorf("%w (%w)", cause, err)
-		}
-		return nil, err
-	}
-	g.begin(sessions)
-	return g, nil
-}
-
-// open opens the sessions, as many and as fast as the token allows, and sees to the KEK with the first. With an error
-// it returns those it had opened.
-func (g *generation) open(ctx context.Context) (sessions []hsm.Session, err error) {
-	m, info := g.m, g.token.Info()
-	first, err := g.token.OpenSession(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("opening a session: %w", err)
-	}
-	sessions = append(sessions, first)
-	kek, err := m.findKEK(ctx, first)
-	if err != nil {
-		return sessions, err
-	}
-	if err := g.makeCanary(first); err != nil {
-		return sessions, fmt.Errorf("making the canary's key: %w", err)
-	}
-	n := m.cfg.Sessions
-	if n == 0 {
-		n = 16
-	}
-	if info.MaxSessions > 0 {
-		n = min(n, info.MaxSessions)
-	}
-	for len(sessions) < n {
-		if info.OpenPerSecond > 0 && !pause(ctx, time.Second/time.Duration(info.OpenPerSecond)) {
-			return sessions, ctx.Err()
-		}
-		s, err := g.token.OpenSession(ctx)
-		if hsm.FaultOf(err) == hsm.Busy {
-			m.log.Warn("the token takes no more sessions", "open", len(sessions), "wanted", n)
-			break
-		}
-		if err != nil {
-			return sessions, fmt.Errorf("opening session %d of %d: %w", len(sessions)+1, n, err)
-		}
-		sessions = append(sessions, s)
-	}
-	depth := m.cfg.Queue
-	if depth == 0 {
-		depth = 64 * n
-	}
-	limit := m.cfg.Handles
-	if limit == 0 {
-		limit = 1024
-		if info.MaxObjects > 0 {
-			limit = info.MaxObjects
-		}
-	}
-	g.queue = newQueue(depth, len(sessions))
-	g.handles = newHandles(limit, m.cfg.KEK, kek, &m.loads, &m.evictions)
-	return sessions, nil
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// findKEK returns the handle of the pool KEK, asking for it to be put on the token when it is not there.
-func (m *member) findKEK(ctx context.Context, sess hsm.Session) (hsm.Handle, error) {
-	if m.cfg.KEK == nil {
-		return 0, nil
-	}
-	h, err := sess.Find(hsm.ClassSecret, m.cfg.KEK)
-	if err == nil || !errors.Is(err, hsm.ErrNotFound) {
-		return h, err
-	}
-	keeper, ok := sess.(hsm.Keeper)
-	if m.cfg.Provision == nil || !ok {
-		return 0, fmt.Errorf("the token does not hold the pool KEK, and nothing here can put it there: %w", err)
-	}
-	if err := m.cfg.Provision(ctx, keeper); err != nil {
-		return 0, fmt.Errorf("putting the pool KEK on the token: %w", err)
-	}
-	return sess.Find(hsm.ClassSecret, m.cfg.KEK)
-}
-
 func (m *member) stat() MemberStat {
 	state, reason := m.current()
 	s := MemberStat{
 		Name: m.cfg.Name, State: state, Reason: reason, Breaker: m.breaker.state(), Epoch: m.epoch.Load(),
 		Operations: m.operations.Load(), Failures: m.failures.Load(), Loads: m.loads.Load(), Evictions: m.evictions.Load(),
-		Hung: m.hung.Load(), Slow: m.slow.Load(), Respawns: m.respawns.Load(), Latency: m.load.latency(ClassSign), Busy: int(m.load.inflight.Load()),
+		Hung: m.hung.Load(), Slow: m.slow.Load(), Unusable: m.unusable.Load(), Respawns: m.respawns.Load(), Latency: m.load.latency(ClassSign), Busy: int(m.load.inflight.Load()),
 	}
 	m.canaryMu.Lock()
 	s.LastCanary, s.LastCanaryOK = m.lastCanary, m.canaryErr == nil && !m.lastCanary.IsZero()

@@ -77,6 +77,7 @@ func (p *Pool) observe() (func() error, error) {
 	hung := counter("pool.member.hung", "operations that ran over their limit")
 	retries := counter("pool.retries", "attempts on another member")
 	refused := counter("pool.overloaded", "operations refused because every queue was full")
+	unusable := counter("pool.key.unusable", "operations that failed because the member lacks the key or the mechanism")
 	if failed != nil {
 		return nil, failed
 	}
@@ -96,6 +97,7 @@ func (p *Pool) observe() (func() error, error) {
 			o.ObserveInt64(loads, int64(s.Loads), set)
 			o.ObserveInt64(evictions, int64(s.Evictions), set)
 			o.ObserveInt64(respawns, int64(s.Respawns), set)
+			o.ObserveInt64(unusable, int64(s.Unusable), set)
 			o.ObserveInt64(slow, int64(s.Slow), set)
 			o.ObserveInt64(hung, int64(s.Hung), set)
 			for _, x := range states {

@@ -3,6 +3,8 @@ package pool
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -193,6 +195,29 @@ func TestALongDrainHoldsUpNobody(t *testing.T) {
 		}
 		if err := <-drained; !errors.Is(err, ErrClosed) {
 			t.Errorf("the drain ended with %v", err)
+		}
+	})
+}
+
+func TestAMemberThatCannotUseAKeyRaisesAnAlarmAndAnotherServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFlaky("a"), newFlaky("b")
+		log := &strings.Builder{}
+		p := newPool(t, Config{Log: slog.New(slog.NewTextHandler(log, nil))}, a, b)
+		a.fail.Store(&hsm.Error{Code: hsm.MechanismInvalid, Function: hsm.FnSign})
+		for range 1000 {
+			if _, err := p.Do(t.Context(), nil, random16); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		s := p.Stat().Members[0]
+		_ = p.Close() // nobody writes to the log any more
+		if s.Unusable == 0 || s.Breaker != "closed" {
+			t.Errorf("%d unusable, breaker %s", s.Unusable, s.Breaker)
+		}
+		if n := strings.Count(log.String(), "cannot be used on this member"); n != 1 {
+			t.Errorf("%d alarms within ten seconds, want one:\n%s", n, log)
 		}
 	})
 }

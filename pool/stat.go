@@ -51,6 +51,8 @@ type MemberStat struct {
 	Failures   uint64 `json:"failures"`
 	Loads      uint64 `json:"handle_loads"`
 	Evictions  uint64 `json:"handle_evictions"`
+	// Unusable counts operations that failed because the member lacks the key or the mechanism, or holds something else in its place.
+	Unusable uint64 `json:"unusable_keys"`
 	// Slow counts operations whose callers were sent on to another member, Hung those that ran over their limit.
 	Slow         uint64        `json:"slow"`
 	Hung         uint64        `json:"hung"`

@@ -1,0 +1,210 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"keyway/hsm"
+	"time"
+)
+
+func classOf(k hsm.OpKind) Class {
+	switch k {
+	case hsm.OpDecrypt, hsm.OpUnwrap:
+		return ClassDecrypt
+	case hsm.OpSign:
+		return ClassSign
+	}
+	return ClassEncrypt
+}
+
+// Do runs op with key k on some member and returns its result, which the caller
+// owns. k is nil for OpRandom. op's bytes are copied: the caller may reuse them at once.
+//
+// A failure that is not the caller's goes to the next member, within ctx, the
+// pool's attempts and its retry budget; every operation may be repeated, since the IVs of AES-GCM are
+// chosen on the token's side for each attempt. The errors are those of this package, ctx's own, and for a Caller
+// fault the token's error.
+func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p.operations.Add(1)
+	p.budget.earn()
+	class, client := classOf(op.Kind), clientOf(ctx)
+	var tried [8]*member
+	var last error
+	for n := 0; n < p.cfg.Attempts && n < len(tried); n++ {
+		m, more, err := p.next(client, class, op.Mech.Type, tried[:n])
+		if err != nil {
+			return nil, p.verdict(last, err)
+		}
+		// Work that a lost worker took with it costs nothing more to do, and who was sent on has paid.
+		if last != nil && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && !p.budget.spend() {
+			return nil, p.verdict(last, nil)
+		}
+		if last != nil {
+			p.retries.Add(1)
+		}
+		tried[n] = m
+		j := p.newJob(client, k, &op, class)
+		if (more || n == 0) && n+1 < p.cfg.Attempts {
+			j.patience = p.patience(ctx, j.entered)
+		}
+		out, err := m.do(ctx, j)
+		if err == nil {
+			return out, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if hsm.FaultOf(err) == hsm.Caller {
+			return nil, err
+		}
+		last = err
+	}
+	return nil, p.verdict(last, nil)
+}
+
+// patience is how long a caller waits for one member while another could serve it: half of what is left of its time, so that
+// the other half is for the other one.
+func (p *Pool) patience(ctx context.Context, now time.Time) time.Duration {
+	d := p.cfg.Hedge
+	if deadline, ok := ctx.Deadline(); ok {
+		if half := deadline.Sub(now) / 2; d == 0 || half < d {
+			d = half
+		}
+	}
+	return d
+}
+
+// next chooses a member for one attempt. more: there are others to choose from.
+func (p *Pool) next(client string, class Class, mech hsm.MechanismType, tried []*member) (_ *member, more bool, _ error) {
+	full, lacking := false, false
+	m, more := p.pick(class, func(m *member) bool {
+		for _, t := range tried {
+			if t == m {
+				return false
+			}
+		}
+		g := m.gen.Load()
+		if g == nil || !m.able() {
+			return false
+		}
+		if mech != 0 && !g.token.Info().Has(mech) {
+			lacking = true
+			return false
+		}
+		if g.queue.full(client) {
+			full = true
+			return false
+		}
+		return true
+	})
+	switch {
+	case m != nil:
+		return m, more, nil
+	case full:
+		p.overloaded.Add(1)
+		return nil, false, &Refusal{ErrOverloaded, p.drainTime(class)}
+	case lacking:
+		return nil, false, fmt.Errorf("%w %s", ErrUnsupported, mech)
+	}
+	return nil, false, &Refusal{ErrUnavailable, p.comeBack()}
+}
+
+// verdict is the error of an operation that ended without a result: what the last
+// member said, or why there was no member to ask.
+func (p *Pool) verdict(last, none error) error {
+	switch {
+	case last == nil, last == errSlow && none != nil:
+		return none
+	case hsm.FaultOf(last) == hsm.Object && errors.Is(last, hsm.ErrUnsupported):
+		return fmt.Errorf("%w: %w", ErrUnsupported, last)
+	case hsm.FaultOf(last) == hsm.Object:
+		return fmt.Errorf("%w: %w", ErrKey, last)
+	case hsm.FaultOf(last) == hsm.Busy:
+		return &Refusal{ErrOverloaded, time.Second}
+	}
+	return fmt.Errorf("%w: %w", ErrDevice, last)
+}
+
+// do runs j on the member and returns a copy of its result.
+func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
+	g := m.gen.Load()
+	if g == nil || !g.takes.Load() {
+		return nil, hsm.ErrLinkLost
+	}
+	report, ok := m.breaker.admit(false)
+	if !ok {
+		return nil, hsm.ErrLinkLost
+	}
+	j.settled = report
+	m.load.inflight.Add(1)
+	defer m.load.inflight.Add(-1)
+	if !g.queue.push(j) {
+		report(errAbandoned)
+		return nil, &hsm.Error{Code: hsm.SessionCount}
+	}
+	if err := j.wait(ctx); err != nil {
+		return nil, err
+	}
+	err := j.err
+	var out []byte
+	if err == nil {
+		out = append([]byte(nil), j.op.Out...)
+	}
+	if err != errSlow && j.state.Load() == finished {
+		m.pool.release(j)
+	}
+	return out, err
+}
+
+// With runs f with one session of an able member, for control-plane work of
+// several steps. It never retries: f may have done half its work. f must not use the session after it has
+// returned. When ctx ends first, With returns and f goes on.
+func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
+	m, _, err := p.next("", ClassBulk, 0, nil)
+	if err != nil {
+		return err
+	}
+	j := p.newJob("", nil, &hsm.Op{}, ClassBulk)
+	j.with = f
+	_, err = m.do(ctx, j)
+	return err
+}
+
+// observe counts one finished operation.
+func (m *member) observe(kind hsm.OpKind, class Class, took, withQueue time.Duration, err error) {
+	m.operations.Add(1)
+	m.metrics.record(kind, took, withQueue, hsm.FaultOf(err))
+	switch hsm.FaultOf(err) {
+	case 0:
+		m.load.observe(class, took)
+		m.canaryMu.Lock()
+		m.lastCanary, m.canaryErr = time.Now(), nil // a real operation proves as much as a canary
+		m.canaryMu.Unlock()
+	case hsm.Caller:
+	case hsm.Object:
+		m.failures.Add(1)
+		m.load.penalise(class)
+		m.misplaced(err)
+	default:
+		m.failures.Add(1)
+		m.load.penalise(class)
+		m.doubt.Store(true)
+	}
+}
+
+// misplacedEvery is the shortest time between two alarms about keys that a member cannot use.
+const misplacedEvery = time.Minute
+
+// misplaced counts a key that the member could not use though it is able, and tells operators now and then: the member lacks
+// the key or the mechanism, or holds something else in its place.
+func (m *member) misplaced(err error) {
+	n := m.unusable.Add(1)
+	now := time.Now().UnixNano()
+	if last := m.alarmed.Load(); now-last >= int64(misplacedEvery) && m.alarmed.CompareAndSwap(last, now) {
+		m.log.Error("a key cannot be used on this member; other members are asked instead", "error", err, "so_far", n)
+	}
+}
