@@ -188,6 +188,7 @@ func (m *member) observe(kind hsm.OpKind, class Class, took, withQueue time.Dura
 	case hsm.Object:
 		m.failures.Add(1)
 		m.load.penalise(class)
+		m.doubt.Store(true)
 		m.misplaced(err)
 	default:
 		m.failures.Add(1)
