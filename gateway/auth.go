@@ -2,76 +2,73 @@ package gateway
 
 import (
 	"bytes"
-	"fmt"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"github.com/valyala/fasthttp"
 
 	"keyway/lifecycle/key"
 )
 
-var bearer = []byte("Bearer ")
+// bearer returns the token of an Authorization header; ok is false for one of another scheme.
+func bearer(h []byte) (token []byte, ok bool) {
+	const scheme = "Bearer "
+	if len(h) <= len(scheme) || !bytes.EqualFold(h[:len(scheme)], []byte(scheme)) {
+		return nil, false
+	}
+	return bytes.TrimLeft(h[len(scheme):], " "), true
+}
 
-// authenticate finds out who asks, by token or by verified certificate, and counts the request against the client's rate.
-func (c *Call) authenticate() error {
+// authenticate finds out who asks, by token or by verified certificate. It asks the directory at each
+// request, so a client that was removed is refused on connections it has open.
+func (c *Call) authenticate() *Error {
 	c.dir = c.s.cfg.Directory()
-	if h := c.http.Request.Header.Peek("Authorization"); len(h) > 0 {
-		token, ok := bytes.CutPrefix(h, bearer)
+	if h := c.http.Request.Header.Peek(fasthttp.HeaderAuthorization); len(h) > 0 {
+		token, ok := bearer(h)
 		if !ok {
 			return fail(Unauthenticated, "Authorization must be Bearer and a token")
 		}
 		if c.client, ok = c.dir.ByToken(string(token)); !ok {
 			return fail(Unauthenticated, "the token is not known, or no longer")
 		}
-	} else if st := c.http.TLSConnectionState(); st != nil && len(st.VerifiedChains) > 0 {
-		var ok bool
-		if c.client, ok = c.dir.ByCert(st.VerifiedChains[0][0].RawSubjectPublicKeyInfo); !ok {
-			return fail(Unauthenticated, "the certificate's key belongs to no client")
-		}
-	} else {
-		return fail(Unauthenticated, "send Authorization: Bearer and a token, or a client certificate")
-	}
-	return c.throttle(1)
-}
-
-// throttle counts n operations against the client's own rate.
-func (c *Call) throttle(n int) error {
-	if c.client.Rate <= 0 {
 		return nil
 	}
-	l := c.s.limits.of(c.client)
-	r := l.ReserveN(time.Now(), n)
-	if !r.OK() {
-		return fail(Throttled, "%d operations at once are more than the client's burst of %d", n, l.Burst())
+	spki := c.conn.verifiedKey()
+	if spki == nil {
+		return fail(Unauthenticated, "send Authorization: Bearer and a token, or a client certificate")
 	}
-	if d := r.Delay(); d > 0 {
-		r.Cancel()
-		return &Error{Kind: Throttled, Detail: fmt.Sprintf("the client may start %g operations a second", c.client.Rate), RetryAfter: d}
+	var ok bool
+	if c.client, ok = c.dir.ByCert(spki); !ok {
+		return fail(Unauthenticated, "the certificate's key belongs to no client")
 	}
 	return nil
 }
 
-// limits holds a limiter for each client that has a rate. There are as many as clients, which operators make.
-type limits struct {
-	m sync.Map // name → *rate.Limiter
+// strange reports whether the headers alone show that the request cannot be authenticated. A certificate does not show in them.
+func (s *Server) strange(h *fasthttp.RequestHeader) bool {
+	a := h.Peek(fasthttp.HeaderAuthorization)
+	if len(a) == 0 {
+		return s.cfg.TLS == nil || s.cfg.TLS.ClientCAFile == ""
+	}
+	token, ok := bearer(a)
+	if ok {
+		_, ok = s.cfg.Directory().ByToken(string(token))
+	}
+	return !ok
 }
 
-func (l *limits) of(c *key.Client) *rate.Limiter {
-	burst := c.Burst
-	if burst == 0 {
-		burst = max(1, int(c.Rate))
+// strangerBody is how large a body may be, in bytes, before it is known whose it is.
+const strangerBody = 64 << 10
+
+// admit bounds a body before it is read: fasthttp sets memory aside for all of it at once.
+func (s *Server) admit(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if n := h.ContentLength(); n >= 0 && n <= strangerBody || n == -2 { // -2: there is no body; -1: its length is not said
+		return fasthttp.RequestConfig{}
 	}
-	v, ok := l.m.Load(c.Name)
-	if !ok {
-		v, _ = l.m.LoadOrStore(c.Name, rate.NewLimiter(rate.Limit(c.Rate), burst))
+	route, _, _ := s.match(h)
+	if !route.Open && s.strange(h) {
+		return fasthttp.RequestConfig{MaxRequestBodySize: min(route.MaxBody, strangerBody)}
 	}
-	lim := v.(*rate.Limiter)
-	if lim.Limit() != rate.Limit(c.Rate) || lim.Burst() != burst { // an operator changed it
-		lim.SetLimit(rate.Limit(c.Rate))
-		lim.SetBurst(burst)
-	}
-	return lim
+	return fasthttp.RequestConfig{MaxRequestBodySize: route.MaxBody}
 }
 
 // use finds the version of a call's key and checks that the client and the version's state and dates allow u, in this order:
@@ -80,17 +77,17 @@ func (c *Call) use(version uint32, u key.Usage) (*loaded, error) {
 	if err := c.may(u); err != nil {
 		return nil, err
 	}
-	v, err := c.s.cache.key(c.ctx, key.Ref{Name: c.name, Version: version})
+	v, err := c.s.cache.version(c.ctx, key.Ref{Name: c.name, Version: version})
 	if err != nil {
 		return nil, err
 	}
-	return v, v.Permits(u, time.Now())
+	return v, v.Permits(u, c.now)
 }
 
 // may checks the client's grants.
 func (c *Call) may(u key.Usage) error {
 	granted := c.dir.Allowed(c.client, c.name)
-	if granted == 0 {
+	if granted == 0 || c.name == "" {
 		return key.ErrNotFound
 	}
 	if !granted.Has(u) {

@@ -1,9 +1,9 @@
 package gateway
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/binary"
-	"strings"
+	"errors"
 
 	"keyway/hsm"
 	"keyway/lifecycle/key"
@@ -19,12 +19,13 @@ import (
 // The header stands before the caller's additional data in the AAD, and is of fixed
 // length, so no two pairs of header and data give the same AAD.
 const (
-	blobPrefix = "kw1."
-	headerSize = 21
+	headerSize = 21 // a multiple of 3: the header's base64 ends where the rest's begins
 
 	purposeEncrypt = 1
 	purposeWrap    = 2
 )
+
+var blobPrefix = []byte("kw1.")
 
 // appendHeader appends the header of a blob made with v.
 func appendHeader(b []byte, purpose byte, v *key.Version) []byte {
@@ -35,9 +36,9 @@ func appendHeader(b []byte, purpose byte, v *key.Version) []byte {
 
 // appendBlob appends the text form.
 func appendBlob(b, header, sealed []byte) []byte {
-	raw := append(append(make([]byte, 0, len(header)+len(sealed)), header...), sealed...)
 	b = append(b, blobPrefix...)
-	return base64.RawURLEncoding.AppendEncode(b, raw)
+	b = urlBase64.AppendEncode(b, header)
+	return urlBase64.AppendEncode(b, sealed)
 }
 
 // blob is a parsed ciphertext.
@@ -49,19 +50,19 @@ type blob struct {
 	sealed  []byte
 }
 
-// parseBlob reads the text form. The error is for the client's eyes: text that is no blob at all is
-// malformed; whether a blob opens is the token's to say.
-func parseBlob(name, text string) (blob, *Error) {
-	rest, ok := strings.CutPrefix(text, blobPrefix)
+// parseBlob reads the text form of the field called name into r's scratch. Text that is no blob at all is
+// malformed; anything else that does not open, even for being too short, is told to nobody apart.
+func (r *request) parseBlob(name string, text []byte) (blob, *Error) {
+	rest, ok := bytes.CutPrefix(text, blobPrefix)
 	if !ok {
 		return blob{}, fail(Malformed, "%s: it does not begin with %q", name, blobPrefix)
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(rest)
-	if err != nil {
-		return blob{}, fail(Malformed, "%s: not base64url without padding after %q", name, blobPrefix)
+	raw, e := r.decode(urlBase64, []byte(name), rest, "not base64url without padding after its prefix")
+	if e != nil {
+		return blob{}, e
 	}
 	if len(raw) < headerSize+hsm.GCMIVSize+hsm.GCMTagSize {
-		return blob{}, fail(Malformed, "%s: too short to be whole", name)
+		return blob{}, rejected(errors.New("too short to be whole"))
 	}
 	b := blob{purpose: raw[0], version: binary.BigEndian.Uint32(raw[17:]), header: raw[:headerSize:headerSize], sealed: raw[headerSize:]}
 	copy(b.keyID[:], raw[1:])

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
 	"time"
 
 	"keyway/hsm"
@@ -35,35 +33,37 @@ const (
 	Internal        Kind = "internal"
 )
 
-// kinds is the one table that turns failures into HTTP.
+// kinds is the one table that turns failures into HTTP. Those that say when to come back do so always.
 var kinds = map[Kind]struct {
 	status int
 	title  string
+	again  bool
 }{
-	Malformed:       {400, "The request is malformed"},
-	Unauthenticated: {401, "The client is not known"},
-	Forbidden:       {403, "The client may not do this"},
-	NotFound:        {404, "There is no such thing"},
-	KeyState:        {409, "The key's state does not permit this"},
-	Gone:            {410, "The key version was destroyed"},
-	TooLarge:        {413, "The request is too large"},
-	WrongUsage:      {422, "The key is not for this"},
-	Rejected:        {422, "The input was rejected"},
-	Throttled:       {429, "The client exceeds its rate"},
-	DeviceFailed:    {502, "The tokens failed"},
-	Overloaded:      {503, "The service is overloaded"},
-	Unavailable:     {503, "The service is unavailable"},
-	Deadline:        {504, "The operation took too long"},
-	Internal:        {500, "Something went wrong here"},
+	Malformed:       {400, "The request is malformed", false},
+	Unauthenticated: {401, "The client is not known", false},
+	Forbidden:       {403, "The client may not do this", false},
+	NotFound:        {404, "There is no such thing", false},
+	KeyState:        {409, "The key's state does not permit this", false},
+	Gone:            {410, "The key version was destroyed", false},
+	TooLarge:        {413, "The request is too large", false},
+	WrongUsage:      {422, "The key is not for this", false},
+	Rejected:        {422, "The input was rejected", false},
+	Throttled:       {429, "The client exceeds its rate", true},
+	Internal:        {500, "Something went wrong here", false},
+	DeviceFailed:    {502, "The tokens failed", false},
+	Overloaded:      {503, "The service is overloaded", true},
+	Unavailable:     {503, "The service is unavailable", true},
+	Deadline:        {504, "The operation took too long", false},
 }
 
 // Error is a failure on its way out. Detail is shown to the client and holds
-// nothing secret; Cause goes to the log only.
+// nothing secret; Cause goes to the log only, and neither holds what the client sent beyond a field's name.
 type Error struct {
 	Kind       Kind
 	Detail     string
 	RetryAfter time.Duration
 	Cause      error
+	allow      string // the methods that a path takes
 }
 
 // Error tells kind and detail.
@@ -82,11 +82,13 @@ func rejected(cause error) *Error {
 	return &Error{Kind: Rejected, Detail: "it does not open under this key, with this additional data", Cause: cause}
 }
 
-// outward maps any error to one that may leave.
+// outward maps any error to one that may leave, nil to nil.
 func outward(err error) *Error {
 	var e *Error
 	var r *pool.Refusal
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &e):
 		return e
 	case errors.As(err, &r):
@@ -116,33 +118,5 @@ func outward(err error) *Error {
 	case hsm.FaultOf(err) == hsm.Caller:
 		return &Error{Kind: WrongUsage, Detail: "the token refused the input", Cause: err}
 	}
-	return &Error{Kind: Internal, Detail: "quote the request id to the operators", Cause: err}
-}
-
-// seconds is a Retry-After: whole seconds, rounded up, never 0.
-func seconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }
-
-// appendProblem appends an RFC 9457 problem document.
-func appendProblem(b []byte, e *Error, requestID string) []byte {
-	k := kinds[e.Kind]
-	b = append(b, `{"type":"urn:keyway:problem:`...)
-	b = append(b, e.Kind...)
-	b = append(b, `","title":`...)
-	b = appendString(b, k.title)
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(k.status), 10)
-	b = append(b, `,"kind":"`...)
-	b = append(b, e.Kind...)
-	b = append(b, `","detail":`...)
-	b = appendString(b, e.Detail)
-	if requestID != "" {
-		b = append(b, `,"request_id":"`...)
-		b = append(b, requestID...)
-		b = append(b, '"')
-	}
-	if e.RetryAfter > 0 {
-		b = append(b, `,"retry_after":`...)
-		b = strconv.AppendInt(b, int64(seconds(e.RetryAfter)), 10)
-	}
-	return append(b, '}')
+	return &Error{Kind: Internal, Cause: err}
 }

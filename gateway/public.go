@@ -1,17 +1,18 @@
 package gateway
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"strconv"
 	"time"
-
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 
 	"keyway/lifecycle/key"
 )
@@ -32,7 +33,7 @@ func (c *Call) healthz() error {
 
 func (c *Call) readyz() error {
 	if c.s.draining.Load() {
-		return fail(Unavailable, "the gateway is shutting down")
+		return &Error{Kind: Unavailable, Detail: "the gateway is shutting down", RetryAfter: time.Second}
 	}
 	if c.s.cfg.Ready != nil {
 		if err := c.s.cfg.Ready(); err != nil {
@@ -45,13 +46,10 @@ func (c *Call) readyz() error {
 
 // seen returns a key this client may do anything with.
 func (c *Call) seen() (*key.Key, error) {
-	if c.dir.Allowed(c.client, c.name) == 0 {
+	if c.name == "" || c.dir.Allowed(c.client, c.name) == 0 {
 		return nil, key.ErrNotFound
 	}
-	if err := c.s.cfg.Keys.Fresh(); err != nil {
-		return nil, err
-	}
-	return c.s.cfg.Keys.Describe(c.ctx, c.name)
+	return c.s.cache.describe(c.ctx, c.name)
 }
 
 func (c *Call) describe() error {
@@ -64,7 +62,7 @@ func (c *Call) describe() error {
 	return err
 }
 
-// publicKeys returns the versions with a public half that may still verify something, newest first.
+// publicKeys returns the versions whose public half may be used now, the primary one first, then newest first.
 func (c *Call) publicKeys() ([]*key.Version, error) {
 	k, err := c.seen()
 	if err != nil {
@@ -74,13 +72,13 @@ func (c *Call) publicKeys() ([]*key.Version, error) {
 		return nil, fail(WrongUsage, "a key of %s has no public half", k.Algorithm)
 	}
 	var out []*key.Version
-	for i := len(k.Versions) - 1; i >= 0; i-- {
-		if v := k.Versions[i]; v.Public != nil && v.State != key.PreActive && v.State != key.Destroyed && v.State != key.DestroyedCompromised {
+	for _, v := range newestFirst(k) {
+		if v.Public != nil && (v.Permits(key.Verify, c.now) == nil || v.Permits(key.Encrypt, c.now) == nil || v.Permits(key.Wrap, c.now) == nil) {
 			out = append(out, v)
 		}
 	}
 	if out == nil {
-		return nil, &Error{Kind: KeyState, Detail: "no version of the key can verify anything"}
+		return nil, fail(KeyState, "no version of the key may be used with its public half now")
 	}
 	return out, nil
 }
@@ -148,4 +146,10 @@ func (c *Call) jwks() error {
 	b, err := json.Marshal(set)
 	c.out = append(c.out, b...)
 	return err
+}
+
+// thumbprint names a public key in a JWKS: the key's name, the version, and the beginning of the SHA-256 of its SubjectPublicKeyInfo.
+func thumbprint(v *key.Version) string {
+	h := sha256.Sum256(v.Public)
+	return v.Name + ":" + strconv.FormatUint(uint64(v.Number), 10) + ":" + base64.RawURLEncoding.EncodeToString(h[:12])
 }

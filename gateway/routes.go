@@ -7,78 +7,132 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-const keysPrefix = "/api/v1/keys/"
+const (
+	keysPrefix = "/api/v1/keys/"
+	keysShape  = keysPrefix + "{key}"
+)
 
 const signFields = fMessage | fDigest | fHash | fPadding | fEncoding | fVersion
 
-// table makes the routes, by method and path with the key's name left out.
-func (s *Server) table() map[string]*Route {
+// table makes the routes.
+func (s *Server) table() []*Route {
 	one, op := s.cfg.MaxBody, s.cfg.OpTimeout
-	// Whatever is no route is measured as one.
-	s.unknown = &Route{Method: "-", Path: "unknown", Timeout: op}
-	s.unknown.metric = newMeasure(s.unknown)
-	rows := []Route{
-		{Method: "POST", Path: "/api/v1/keys/{key}/sign", Takes: signFields, Handle: (*Call).sign},
-		{Method: "POST", Path: "/api/v1/keys/{key}/verify", Takes: signFields | fSignature, Handle: (*Call).verify},
-		{Method: "POST", Path: "/api/v1/keys/{key}/encrypt", Takes: fPlaintext | fAAD | fHash | fVersion, Handle: (*Call).encrypt},
-		{Method: "POST", Path: "/api/v1/keys/{key}/decrypt", Takes: fCiphertext | fAAD | fHash | fVersion, Handle: (*Call).decrypt},
-		{Method: "POST", Path: "/api/v1/keys/{key}/wrap", Takes: fPlaintextKey | fAAD | fFormat | fHash | fVersion, Handle: (*Call).wrap},
-		{Method: "POST", Path: "/api/v1/keys/{key}/unwrap", Takes: fWrapped | fAAD | fFormat | fHash | fVersion, Handle: (*Call).unwrap},
-		{Method: "POST", Path: "/api/v1/keys/{key}/rewrap", Takes: fCiphertext | fWrapped | fAAD, Handle: (*Call).rewrap},
-		{Method: "POST", Path: "/api/v1/keys/{key}/mac", Takes: fMessage | fVersion, Handle: (*Call).mac},
-		{Method: "POST", Path: "/api/v1/keys/{key}/mac/verify", Takes: fMessage | fMAC | fVersion, Handle: (*Call).macVerify},
-		{Method: "POST", Path: "/api/v1/keys/{key}/datakey", Takes: fBits | fAAD | fWantPlain | fPlaintext | fVersion, Handle: (*Call).datakey},
+	rows := []*Route{
+		{Method: "POST", Path: keysShape + "/sign", Takes: signFields, Handle: (*Call).sign},
+		{Method: "POST", Path: keysShape + "/verify", Takes: signFields | fSignature, Handle: (*Call).verify},
+		{Method: "POST", Path: keysShape + "/encrypt", Takes: fPlaintext | fAAD | fHash | fVersion, Handle: (*Call).encrypt},
+		{Method: "POST", Path: keysShape + "/decrypt", Takes: fCiphertext | fAAD | fHash | fVersion, Handle: (*Call).decrypt},
+		{Method: "POST", Path: keysShape + "/wrap", Takes: fPlaintextKey | fAAD | fFormat | fHash | fVersion, Handle: (*Call).wrap},
+		{Method: "POST", Path: keysShape + "/unwrap", Takes: fWrapped | fAAD | fFormat | fHash | fVersion, Handle: (*Call).unwrap},
+		{Method: "POST", Path: keysShape + "/rewrap", Takes: fCiphertext | fWrapped | fAAD | fHash | fVersion, Handle: (*Call).rewrap},
+		{Method: "POST", Path: keysShape + "/mac", Takes: fMessage | fVersion, Handle: (*Call).mac},
+		{Method: "POST", Path: keysShape + "/mac/verify", Takes: fMessage | fMAC | fVersion, Handle: (*Call).macVerify},
+		{Method: "POST", Path: keysShape + "/datakey", Takes: fBits | fAAD | fHash | fWantPlain | fVersion, Handle: (*Call).datakey},
 		{Method: "POST", Path: "/api/v1/random", Takes: fBytes, Handle: (*Call).random},
-		{Method: "POST", Path: "/api/v1/batch", MaxBody: 16 * one, Timeout: 6 * op, Handle: (*Call).batch},
-		{Method: "GET", Path: "/api/v1/keys/{key}", Handle: (*Call).describe},
-		{Method: "GET", Path: "/api/v1/keys/{key}/public.pem", Handle: (*Call).publicPEM},
-		{Method: "GET", Path: "/api/v1/keys/{key}/jwks.json", Handle: (*Call).jwks},
+		{Method: "POST", Path: "/api/v1/batch", MaxBody: batchBodies * one, Timeout: 6 * op, Many: true, Handle: (*Call).batch},
+		{Method: "GET", Path: keysShape, Handle: (*Call).describe},
+		{Method: "GET", Path: keysShape + "/public.pem", Handle: (*Call).publicPEM},
+		{Method: "GET", Path: keysShape + "/jwks.json", Handle: (*Call).jwks},
 		{Method: "GET", Path: "/api/v1/openapi.json", Open: true, Handle: (*Call).openAPI},
 		{Method: "GET", Path: "/healthz", Open: true, Handle: (*Call).healthz},
 		{Method: "GET", Path: "/readyz", Open: true, Handle: (*Call).readyz},
 	}
-	t := map[string]*Route{}
-	for i := range rows {
-		r := &rows[i]
+	for _, r := range rows {
 		setDefault(&r.MaxBody, one)
 		setDefault(&r.Timeout, op)
-		r.metric = newMeasure(r)
-		t[r.Method+" "+r.Path] = r
+	}
+	return rows
+}
+
+// batchBodies is how many times the largest body of one operation a batch may have.
+const batchBodies = 16
+
+// noRoute stands for whatever is none. It takes no identity, since there is nothing to protect, and no body.
+func (s *Server) noRoute() *Route {
+	return &Route{Path: "unknown", Open: true, MaxBody: strangerBody, Timeout: s.cfg.OpTimeout}
+}
+
+// index arranges routes by path and method, HEAD with GET.
+func index(rows []*Route) map[string]map[string]*Route {
+	t := map[string]map[string]*Route{}
+	for _, r := range rows {
+		if t[r.Path] == nil {
+			t[r.Path] = map[string]*Route{}
+		}
+		t[r.Path][r.Method] = r
+		if r.Method == "GET" {
+			t[r.Path]["HEAD"] = r
+		}
 	}
 	return t
 }
 
-// find returns the route of a request and the name of its key. Where there is none it
-// returns the unknown route and the error to answer with.
-func (s *Server) find(h *fasthttp.RequestCtx) (*Route, string, error) {
-	path, method := h.Path(), string(h.Method())
-	var name string
-	var buf [96]byte
-	shape := buf[:0]
-	if rest, ok := bytes.CutPrefix(path, []byte(keysPrefix)); ok {
-		n := rest
-		op := []byte(nil)
-		if i := bytes.IndexByte(rest, '/'); i >= 0 {
-			n, op = rest[:i], rest[i:]
+// target returns the path of a request target, as it was sent.
+func target(uri []byte) []byte {
+	if len(uri) > 0 && uri[0] != '/' { // the absolute form, as to a proxy
+		if i := bytes.Index(uri, []byte("://")); i >= 0 {
+			uri = uri[i+3:]
+			if i = bytes.IndexByte(uri, '/'); i < 0 {
+				return []byte{'/'}
+			}
+			uri = uri[i:]
 		}
-		name = string(n)
-		shape = append(append(append(shape, keysPrefix...), "{key}"...), op...)
-	} else {
-		shape = append(shape, path...)
 	}
-	var key [128]byte
-	if r := s.routes[string(append(append(append(key[:0], method...), ' '), shape...))]; r != nil {
+	if i := bytes.IndexAny(uri, "?#"); i >= 0 {
+		uri = uri[:i]
+	}
+	return uri
+}
+
+// match returns the route of a request and the name of its key. Where there is none it returns the unknown route and the error
+// to answer with. Paths are compared as they were sent, neither decoded nor cleaned: what a proxy
+// in front of us took for one key must not be another one here, and no name needs an escape.
+func (s *Server) match(h *fasthttp.RequestHeader) (*Route, string, *Error) {
+	path := target(h.RequestURI())
+	name := ""
+	var buf [64]byte
+	shape := path
+	if rest, ok := bytes.CutPrefix(path, []byte(keysPrefix)); ok {
+		n, call := rest, []byte(nil)
+		if i := bytes.IndexByte(rest, '/'); i >= 0 {
+			n, call = rest[:i], rest[i:]
+		}
+		name = keyName(n)
+		shape = append(append(buf[:0], keysShape...), call...)
+	}
+	methods := s.routes[string(shape)]
+	if r := methods[string(h.Method())]; r != nil {
 		return r, name, nil
 	}
-	var allowed []string
-	for _, m := range []string{"GET", "POST"} {
-		if s.routes[m+" "+string(shape)] != nil {
-			allowed = append(allowed, m)
+	if methods == nil {
+		return s.unknown, "", fail(NotFound, "there is no such path; /api/v1/openapi.json tells which there are")
+	}
+	return s.unknown, "", &Error{Kind: Malformed, Detail: "this path takes " + allow(methods) + " and no other method", allow: allow(methods)}
+}
+
+func allow(methods map[string]*Route) string {
+	var out []string
+	for _, m := range []string{"GET", "HEAD", "POST"} {
+		if methods[m] != nil {
+			out = append(out, m)
 		}
 	}
-	if allowed != nil {
-		h.Response.Header.Set("Allow", strings.Join(allowed, ", "))
-		return s.unknown, "", fail(Malformed, "%s takes %s, not %s", shape, strings.Join(allowed, ", "), printable([]byte(method)))
-	}
-	return s.unknown, "", fail(NotFound, "there is no such path; %s tells which there are", "/api/v1/openapi.json")
+	return strings.Join(out, ", ")
 }
+
+// keyName returns n if it can be a key's name, "" otherwise: key.CheckName without its regular expression, which would cost
+// more than all else on the way of a request.
+func keyName(n []byte) string {
+	for _, c := range n {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return ""
+		}
+	}
+	s := string(n)
+	if len(s) == 0 || len(s) > 128 || !alphanumeric(s[0]) || !alphanumeric(s[len(s)-1]) {
+		return ""
+	}
+	return s
+}
+
+func alphanumeric(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }

@@ -23,16 +23,26 @@ type certificates struct {
 	files TLSConfig
 	log   *slog.Logger
 
-	mu      sync.Mutex
-	looked  time.Time
-	changed [3]time.Time
-	config  *tls.Config
+	mu     sync.Mutex
+	looked time.Time
+	read   stamps // of what is in use
+	failed stamps // of what could not be used and was told of
+	config *tls.Config
 }
 
-// build reads the files once and returns a configuration that looks at them again, at most once a second.
+// stamps tells versions of the files apart.
+type stamps [3]struct {
+	changed time.Time
+	size    int64
+}
+
+// look is how often the files are looked at, at most.
+const look = time.Second
+
+// build reads the files once and returns a configuration that looks at them again when somebody connects.
 func (t *TLSConfig) build(log *slog.Logger) (*tls.Config, error) {
 	c := &certificates{files: *t, log: log}
-	if err := c.read(); err != nil {
+	if err := c.load(); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	return &tls.Config{
@@ -41,35 +51,40 @@ func (t *TLSConfig) build(log *slog.Logger) (*tls.Config, error) {
 	}, nil
 }
 
-// current returns the configuration of the files as they are. Files that do not parse, perhaps because
+// current returns the configuration of the files as they are. Files that cannot be used, perhaps because
 // they are being written, leave it as it was.
 func (c *certificates) current() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.looked) >= time.Second {
-		if c.times() != c.changed {
-			if err := c.read(); err != nil {
-				c.log.Error("the new certificate cannot be used; the old one stays", "error", err)
-			} else {
-				c.log.Info("certificate read again")
-			}
-		}
-		c.looked = time.Now()
+	if time.Since(c.looked) < look {
+		return c.config
+	}
+	c.looked = time.Now()
+	now := c.stamps()
+	if now == c.read {
+		return c.config
+	}
+	if err := c.load(); err == nil {
+		c.log.Info("certificate read again", "file", c.files.CertFile)
+	} else if now != c.failed {
+		c.failed = now
+		c.log.Error("the new certificate cannot be used; the old one stays", "error", err)
 	}
 	return c.config
 }
 
-func (c *certificates) times() (out [3]time.Time) {
+func (c *certificates) stamps() (out stamps) {
 	for i, f := range []string{c.files.CertFile, c.files.KeyFile, c.files.ClientCAFile} {
 		if st, err := os.Stat(f); f != "" && err == nil {
-			out[i] = st.ModTime()
+			out[i].changed, out[i].size = st.ModTime(), st.Size()
 		}
 	}
 	return out
 }
 
-func (c *certificates) read() error {
-	times := c.times()
+// load reads the files. The stamps are taken before, so that a change meanwhile is seen the next time.
+func (c *certificates) load() error {
+	now := c.stamps()
 	cert, err := tls.LoadX509KeyPair(c.files.CertFile, c.files.KeyFile)
 	if err != nil {
 		return err
@@ -86,6 +101,6 @@ func (c *certificates) read() error {
 		}
 		cfg.ClientAuth = tls.VerifyClientCertIfGiven
 	}
-	c.config, c.changed = cfg, times
+	c.config, c.read = cfg, now
 	return nil
 }

@@ -2,7 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"keyway/lifecycle/key"
 )
@@ -20,44 +24,72 @@ type useCounter struct {
 	uses  Uses
 	limit int
 
-	mu   sync.Mutex
-	left map[key.ID]*block
+	mu     sync.Mutex
+	blocks map[key.ID]*block
 }
 
+// block is what is left of the uses set aside for a version; below 0 when more were asked for.
 type block struct {
-	mu   sync.Mutex // held while the store is asked
-	left uint64
-	next uint64
+	left   atomic.Int64
+	asking chan struct{} // holds one value while the store is asked; guards next
+	next   uint64
 }
 
 func newUseCounter(u Uses, limit int) *useCounter {
-	return &useCounter{uses: u, limit: limit, left: map[key.ID]*block{}}
+	return &useCounter{uses: u, limit: limit, blocks: map[key.ID]*block{}}
 }
 
-// take counts one use, or returns an error wrapping key.ErrState when there is none left.
-func (c *useCounter) take(ctx context.Context, id key.ID) error {
+func (c *useCounter) block(id key.ID) *block {
 	c.mu.Lock()
-	b := c.left[id]
+	defer c.mu.Unlock()
+	b := c.blocks[id]
 	if b == nil {
-		for old := range c.left {
-			if len(c.left) < c.limit {
+		for old := range c.blocks {
+			if len(c.blocks) < c.limit {
 				break
 			}
-			delete(c.left, old) // any will do: what it had left is wasted, not repeated
+			delete(c.blocks, old) // any will do: what it had left is wasted, not repeated
 		}
-		b = &block{next: firstBlock}
-		c.left[id] = b
+		b = &block{next: firstBlock, asking: make(chan struct{}, 1)}
+		c.blocks[id] = b
 	}
-	c.mu.Unlock()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.left == 0 {
-		n, err := c.uses.Reserve(ctx, id, b.next)
-		if err != nil {
+	return b
+}
+
+// take counts one use. Its error wraps key.ErrState when there is none left.
+func (c *useCounter) take(ctx context.Context, id key.ID) error {
+	b := c.block(id)
+	for b.left.Add(-1) < 0 {
+		if err := c.refill(ctx, id, b); err != nil {
 			return err
 		}
-		b.left, b.next = n, min(2*b.next, lastBlock)
 	}
-	b.left--
 	return nil
+}
+
+// refill sets more uses aside, unless somebody else just did.
+func (c *useCounter) refill(ctx context.Context, id key.ID, b *block) error {
+	select {
+	case b.asking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-b.asking }()
+	if b.left.Load() > 0 {
+		return nil
+	}
+	n, err := c.uses.Reserve(ctx, id, b.next)
+	switch {
+	case err == nil && n == 0:
+		return fmt.Errorf("%w: the version has no uses left; rotate the key", key.ErrState)
+	case err == nil:
+		b.next = min(2*b.next, lastBlock)
+		b.left.Store(int64(n))
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, key.ErrState), errors.Is(err, key.ErrNotFound):
+		return err
+	}
+	return &Error{Kind: Unavailable, Detail: "uses of the key cannot be counted now, so nothing is encrypted", RetryAfter: time.Second, Cause: err}
 }
