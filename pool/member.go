@@ -37,8 +37,9 @@ type member struct {
 	ended  chan struct{}      // closed when run has returned
 
 	epoch, operations, failures, loads, evictions, hung, slow, respawns, unusable atomic.Uint64
-	alarmed                                                                       atomic.Int64 // UnixNano of the last alarm about a key it could not use
-	nextJoin                                                                      atomic.Int64 // UnixNano of the next attempt to open the token, the last one while it goes on
+	latchNext                                                                     atomic.Pointer[string] // why the member must not log in again when its token is lost
+	alarmed                                                                       atomic.Int64           // UnixNano of the last alarm about a key it could not use
+	nextJoin                                                                      atomic.Int64           // UnixNano of the next attempt to open the token, the last one while it goes on
 
 	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
@@ -137,6 +138,10 @@ func (m *member) stop() {
 func (m *member) run(ctx context.Context) {
 	backoff := respawnMin
 	for ctx.Err() == nil {
+		if why := m.latchNext.Load(); why != nil {
+			m.set(Latched, *why)
+			return
+		}
 		g, err := m.join(ctx)
 		switch {
 		case ctx.Err() != nil:

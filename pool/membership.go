@@ -71,6 +71,19 @@ func (p *Pool) Drain(ctx context.Context, name string, force bool) error {
 	return p.drain(ctx, m, force)
 }
 
+// BeginDrain is the beginning of Drain: it decides whether the member may go, takes no new work to it and returns at once. The
+// member is draining until somebody calls Drain, which finishes it, or Resume, which takes it back.
+func (p *Pool) BeginDrain(name string, force bool) error {
+	m, err := p.known(name)
+	if err != nil {
+		return err
+	}
+	m.order.Lock()
+	defer m.order.Unlock()
+	_, err = p.beginDrain(m, force)
+	return err
+}
+
 // drain is Drain for who holds m.order.
 func (p *Pool) drain(ctx context.Context, m *member, force bool) error {
 	g, err := p.beginDrain(m, force)
@@ -97,6 +110,7 @@ func (p *Pool) beginDrain(m *member, force bool) (*generation, error) {
 		return nil, nil
 	case state == Latched:
 		return nil, fmt.Errorf("%w %s is latched (%s): clear the latch or remove the member", ErrMember, m.cfg.Name, reason)
+	case state == Draining: // BeginDrain decided
 	case !force && !p.otherAble(m):
 		return nil, fmt.Errorf("%w: %s in pool %s; use force to stop serving", ErrLastMember, m.cfg.Name, p.cfg.Name)
 	}
@@ -140,7 +154,8 @@ func (p *Pool) again(m *member) error {
 	return nil
 }
 
-// Resume opens a drained member again. Resuming a member that is not drained does nothing, unless it is latched.
+// Resume opens a drained member again, or takes one back whose drain was begun only. Resuming another member does nothing,
+// unless it is latched.
 func (p *Pool) Resume(name string) error {
 	m, err := p.known(name)
 	if err != nil {
@@ -151,9 +166,28 @@ func (p *Pool) Resume(name string) error {
 	switch state, reason := m.current(); state {
 	case Drained:
 		return p.again(m)
+	case Draining:
+		if g := m.gen.Load(); g != nil {
+			m.set(Active, "")
+			g.takes.Store(true)
+			p.changed()
+		} else {
+			m.set(Joining, "")
+		}
 	case Latched:
 		return fmt.Errorf("%w %s is latched (%s): clear the latch instead", ErrMember, name, reason)
 	}
+	return nil
+}
+
+// Latch keeps a member from logging in again until ClearLatch: somebody else had its PIN refused. One that is open goes on until its
+// token is lost; one whose token cannot be opened latches instead of trying again.
+func (p *Pool) Latch(name, reason string) error {
+	m, err := p.known(name)
+	if err != nil {
+		return err
+	}
+	m.latchNext.Store(&reason)
 	return nil
 }
 
@@ -168,6 +202,7 @@ func (p *Pool) ClearLatch(name string) error {
 	if state, _ := m.current(); state != Latched {
 		return fmt.Errorf("%w %s is %s, not latched", ErrMember, name, state)
 	}
+	m.latchNext.Store(nil)
 	m.stop()
 	return p.again(m)
 }
