@@ -105,7 +105,7 @@ func (p *Pool) observe() (func() error, error) {
 			}
 		}
 		return nil
-	}, length, sessions, state, handles, loads, evictions, respawns, is, slow, hung, retries, refused)
+	}, length, sessions, state, handles, loads, evictions, respawns, is, slow, hung, retries, refused, unusable)
 	if err != nil {
 		return nil, err
 	}

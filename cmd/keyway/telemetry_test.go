@@ -67,6 +67,15 @@ func TestMembersStatesAreMetrics(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	tel.metrics.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	// Only instruments that their callback was registered for are shown.
+	for _, name := range []string{
+		"pool_breaker_state", "pool_handle_evictions_total", "pool_handle_loads_total", "pool_handles", "pool_key_unusable_total", "pool_member_hung_total",
+		"pool_member_respawns_total", "pool_member_slow_total", "pool_overloaded_total", "pool_queue_length", "pool_retries_total", "pool_sessions",
+	} {
+		if !strings.Contains(w.Body.String(), "\n"+name+"{") {
+			t.Errorf("%s is not shown", name)
+		}
+	}
 	got := map[string]string{}
 	for line := range strings.Lines(w.Body.String()) {
 		if _, labels, ok := strings.Cut(line, "pool_member_state{"); ok {
