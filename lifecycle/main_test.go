@@ -58,7 +58,11 @@ func softHSM(t *testing.T, label string) hsm.Token {
 		t.Skip(err)
 	}
 	c := pkcs11.Config{Module: module, TokenLabel: label, PIN: hsm.NewPIN([]byte("1234"))}
-	if err := pkcs11.InitToken(c, hsm.NewPIN([]byte("so-5678"))); err != nil {
+	err = pkcs11.InitToken(c, hsm.NewPIN([]byte("so-5678")))
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err) // make test-pure; make test runs it
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	tok, err := pkcs11.Open(context.Background(), c)

@@ -5,11 +5,12 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"keyway/hsm"
 )
 
-var errNoCgo = errors.New("this keyway was built without cgo and cannot load PKCS#11 modules: build it with CGO_ENABLED=1 and a C compiler")
+var errNoCgo = fmt.Errorf("this keyway was built without cgo and cannot load PKCS#11 modules: build it with CGO_ENABLED=1 and a C compiler: %w", errors.ErrUnsupported)
 
 // Token is a token of a PKCS#11 library; this build cannot open any.
 type Token struct{ hsm.Token }

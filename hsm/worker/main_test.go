@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"keyway/hsm"
 )
@@ -17,15 +18,22 @@ import (
 // roleEnv in the environment makes the test binary a worker.
 const roleEnv = "KEYWAY_WORKER_TEST"
 
+// forever does nothing. Without cgo the runtime would end a process that waits in an empty select: nobody could ever wake it.
+func forever() {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); role {
 	case "":
 		os.Exit(m.Run())
 	case "mute": // says nothing and does not read
-		select {}
+		forever()
 	case "babble": // does not speak the protocol
 		_, _ = os.NewFile(inherited, "supervisor").WriteString(strings.Repeat("\xff", 64))
-		select {}
+		forever()
 	case "quit":
 		fmt.Fprintln(os.Stderr, "cannot load the library")
 		os.Exit(3)
