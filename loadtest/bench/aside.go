@@ -124,7 +124,7 @@ func (a *aside) underLoad(ctx context.Context, s *settings, n *node.Node) error 
 }
 
 // coldKeys makes keys that no member has seen and times the first request with each, one after the other on one connection.
-func (a *aside) coldKeys(ctx context.Context, s *settings, n *node.Node) error {
+func (a *aside) coldKeys(ctx context.Context, n *node.Node) error {
 	for _, k := range []coldKey{
 		{algorithm: "aes-256", keys: 20, call: "wrap", field: "plaintext_key"},
 		{algorithm: "ec-p256", keys: 20, call: "sign", field: "message"},

@@ -187,5 +187,5 @@ func (b *bench) runAll(ctx context.Context) (err error) {
 	if err := b.aside.underLoad(ctx, b.settings, b.node); err != nil {
 		return err
 	}
-	return b.aside.coldKeys(ctx, b.settings, b.node)
+	return b.aside.coldKeys(ctx, b.node)
 }

@@ -107,7 +107,7 @@ func (n *Node) ready(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-n.ended:
-			return fmt.Errorf("keyway dev ended before it was ready (%v); it said:\n%s", n.status, n.said.String())
+			return fmt.Errorf("keyway dev ended before it was ready (%w); it said:\n%s", n.status, n.said.String())
 		case <-ctx.Done():
 			return fmt.Errorf("keyway dev was not ready in time (%w); it said:\n%s", ctx.Err(), n.said.String())
 		}
