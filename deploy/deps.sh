@@ -10,8 +10,14 @@ need() { # need PACKAGE TEST...: the package is missing when the test fails
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 libc() { [ -e /usr/include/stdlib.h ]; }
-softhsm() { [ -e /usr/lib/softhsm/libsofthsm2.so ] || [ -e /usr/lib64/pkcs11/libsofthsm2.so ] || [ -e /usr/lib64/softhsm/libsofthsm.so ] || [ -e /opt/homebrew/lib/softhsm/libsofthsm2.so ]; }
-nss() { ls /usr/lib/*/libsoftokn3.so /usr/lib64/libsoftokn3.so /opt/homebrew/lib/libsoftokn3.dylib 2>/dev/null | grep -q .; }
+any() { # any FILE...: one of them is there. Patterns that match nothing stand for themselves, and are not there.
+	for f; do
+		[ -e "$f" ] && return 0
+	done
+	return 1
+}
+softhsm() { any /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so /usr/lib64/softhsm/libsofthsm2.so /opt/homebrew/lib/softhsm/libsofthsm2.so; }
+nss() { any /usr/lib/*/libsoftokn3.so /usr/lib64/libsoftokn3.so /opt/homebrew/lib/libsoftokn3.dylib; }
 
 need gcc command -v cc
 need libc6-dev libc
@@ -29,7 +35,8 @@ if command -v apt-get >/dev/null 2>&1; then
 	if [ "$sudo" != none ]; then
 		echo "Installing:$missing"
 		$sudo apt-get update -qq
-		DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq $missing >/dev/null
+		# shellcheck disable=SC2086 # a list of packages
+		$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
 		exit 0
 	fi
 fi
