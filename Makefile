@@ -1,14 +1,19 @@
-# Each target is a plain command. make run and make test install what they need.
+# Each target is a plain command; make run and make test install what they need. `make help` lists them.
 
 GO      ?= go
 MODULE  := /usr/lib/softhsm/libsofthsm2.so
 TIMEOUT := 9m
-K6_VERSION := v1.8.1
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+K6_VERSION       := v1.8.1
+GOLANGCI_VERSION := v2.15.0
+GOVULNCHECK      := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VULN_DATABASE    := https://vuln.go.dev/index/db.json
 
-.PHONY: all build run test check race fuzz bench load deps clean
+.PHONY: all help build run test test-pure check lint vuln deploy-check race fuzz bench load deps clean
 
 all: build
+
+help: ## this list
+	@sed -n 's/^\([a-zA-Z0-9_/-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
 build: ## build bin/keyway
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/keyway ./cmd/keyway
@@ -21,11 +26,31 @@ test: deps ## every test; on Debian the tests with real tokens may not be skippe
 	if [ -e /usr/lib/x86_64-linux-gnu/libsoftokn3.so ]; then export REQUIRE_NSS=1; fi; \
 	$(GO) test -timeout $(TIMEOUT) ./...
 
-check: deps ## format, vet, static analysis, import order
+test-pure: ## build and test without cgo: everything but PKCS#11 libraries
+	CGO_ENABLED=0 $(GO) build ./...
+	CGO_ENABLED=0 $(GO) test -timeout $(TIMEOUT) ./...
+
+check: deps lint vuln deploy-check ## format, vet, static analysis, import order, docs, deploy files, vulnerabilities
+
+lint: .cache/golangci-lint-$(GOLANGCI_VERSION) ## the part of check that reads Go code and docs
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted (run gofmt -w):"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
-	$(GO) test -run '^TestArchitecture' .
+	$< run ./...
+	$(GO) test -run '^Test(Architecture|Dependencies|Docs)' .
+
+.cache/golangci-lint-$(GOLANGCI_VERSION): # built once from its module; staticcheck is in it
+	@echo "Building golangci-lint $(GOLANGCI_VERSION), which takes a few minutes the first time"
+	@mkdir -p .cache
+	@GOBIN=$(CURDIR)/.cache $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv .cache/golangci-lint $@
+
+vuln: ## known vulnerabilities, where their database can be reached
+	@if curl -fsS -o /dev/null --max-time 10 $(VULN_DATABASE) 2>/dev/null; then \
+	  $(GO) run $(GOVULNCHECK) ./...; \
+	else echo "vulnerabilities: NOT CHECKED, $(VULN_DATABASE) cannot be reached from here"; fi
+
+deploy-check: build ## configurations, systemd unit, compose file, alerts, dashboard; says what it leaves out
+	@deploy/check.sh
 
 race: deps ## every test with the race detector
 	$(GO) test -race -timeout 30m ./...
@@ -50,5 +75,5 @@ bin/k6: ## the load generator, built once from its module; make clean removes it
 deps: ## what the system must have: a C compiler, SoftHSM 2, NSS, openssl, curl
 	@deploy/deps.sh
 
-clean:
-	rm -rf bin
+clean: ## remove what was built
+	rm -rf bin .cache
