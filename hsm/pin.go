@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -59,6 +60,16 @@ func ReadPIN(path string) (PIN, error) {
 	}
 	return NewPIN(b), nil
 }
+
+// vouched is the context's key of Vouched.
+type vouched struct{}
+
+// Vouched returns a context for opening a token once after a person has said that its PIN is right now. Drivers then try
+// it on a token that says that a wrong one has been tried before.
+func Vouched(ctx context.Context) context.Context { return context.WithValue(ctx, vouched{}, true) }
+
+// IsVouched reports whether ctx is one of [Vouched].
+func IsVouched(ctx context.Context) bool { return ctx.Value(vouched{}) != nil }
 
 // Reveal returns the PIN itself. The slice is the PIN's own: it is valid until Wipe and must not be kept.
 func (p PIN) Reveal() []byte {

@@ -21,6 +21,9 @@ type Config struct {
 	// PIN logs in. It stays the caller's. Without one there is no login, which only tokens that want
 	// none accept, unless the token has a PIN pad of its own.
 	PIN hsm.PIN
+	// PINVouched: a person has said that the PIN is right now, so it is tried on a token that says that a wrong one has been
+	// tried before. One more wrong PIN away from being locked, the token is left alone all the same.
+	PINVouched bool
 	// InitArgs is given to C_Initialize as pReserved: NSS wants "configdir='…' …" there. The first
 	// C_Initialize in the process decides; later ones are told that it has been done.
 	InitArgs string

@@ -119,15 +119,26 @@ func open(cfg Config) (*Token, error) {
 	return t, nil
 }
 
-// pinTrouble is what CK_TOKEN_INFO may say about the user PIN that forbids trying one.
+// pinTrouble is what CK_TOKEN_INFO may say about the user PIN that forbids trying one, at least until somebody vouches for it.
 var pinTrouble = []struct {
-	flag uint
-	why  string
+	flag    uint
+	vouched bool // a vouched-for PIN is tried all the same
+	why     string
 }{
-	{pkcs11.CKF_USER_PIN_LOCKED, "its user PIN is locked; the security officer must set a new one"},
-	{pkcs11.CKF_USER_PIN_FINAL_TRY, "one more wrong PIN locks it; check the PIN and log in once by hand, which resets the count"},
-	{pkcs11.CKF_USER_PIN_COUNT_LOW, "a wrong PIN has been tried on it; check the PIN and log in once by hand, which resets the count"},
-	{pkcs11.CKF_USER_PIN_TO_BE_CHANGED, "its user PIN must be changed first"},
+	{pkcs11.CKF_USER_PIN_LOCKED, false, "its user PIN is locked; the security officer must set a new one"},
+	{pkcs11.CKF_USER_PIN_FINAL_TRY, false, "one more wrong PIN locks it; check the PIN and log in once by hand, which resets the count"},
+	{pkcs11.CKF_USER_PIN_COUNT_LOW, true, "a wrong PIN has been tried on it; check the PIN, then clear the member's latch"},
+	{pkcs11.CKF_USER_PIN_TO_BE_CHANGED, false, "its user PIN must be changed first"},
+}
+
+// forbids returns why no PIN may be tried on a token with these flags, "" when one may.
+func forbids(flags uint, vouched bool) string {
+	for _, p := range pinTrouble {
+		if flags&p.flag != 0 && !(p.vouched && vouched) {
+			return p.why
+		}
+	}
+	return ""
 }
 
 func (t *Token) logIn(cfg *Config, flags uint) error {
@@ -139,11 +150,9 @@ func (t *Token) logIn(cfg *Config, flags uint) error {
 		}
 		return nil
 	}
-	for _, p := range pinTrouble {
-		if flags&p.flag != 0 {
-			return fmt.Errorf("not logging in to token %s: %s: %w", cfg.name(), p.why,
-				&hsm.Error{Code: hsm.PinLocked, Function: hsm.FnLogin, Vendor: t.profile.Vendor})
-		}
+	if why := forbids(flags, cfg.PINVouched); why != "" {
+		return fmt.Errorf("not logging in to token %s: %s: %w", cfg.name(), why,
+			&hsm.Error{Code: hsm.PinLocked, Function: hsm.FnLogin, Vendor: t.profile.Vendor})
 	}
 	r := t.lib.functions.login(uint(t.login), pkcs11.CKU_USER, pin)
 	if r.code != hsm.OK && r.code != hsm.UserAlreadyLoggedIn {
