@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -14,7 +15,15 @@ import (
 // listener hands connections to fasthttp, each in our own wrapping.
 type listener struct {
 	net.Listener
-	s *Server
+	s     *Server
+	close sync.Once
+	err   error // of closing it
+}
+
+// Close closes the listener, once.
+func (l *listener) Close() error {
+	l.close.Do(func() { l.err = l.Listener.Close() })
+	return l.err
 }
 
 // Accept returns the next connection. What goes wrong with one of them, or for a while (no file descriptors

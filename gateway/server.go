@@ -96,8 +96,11 @@ type Server struct {
 	requests atomic.Uint64
 	runID    string // the first half of every request id: this process
 
-	connsMu sync.Mutex
-	conns   map[*conn]struct{}
+	goodbye time.Duration // see the constant
+
+	connsMu   sync.Mutex
+	conns     map[*conn]struct{}
+	listeners []*listener
 }
 
 // New returns a Server that is not yet serving.
@@ -116,7 +119,7 @@ func New(cfg Config) (*Server, error) {
 	setDefault(&cfg.MaxConns, 20_000)
 	setDefault(&cfg.CacheKeys, 100_000)
 	setDefault(&cfg.BatchWidth, 16)
-	s := &Server{cfg: cfg, uses: newUseCounter(cfg.Uses, int(cfg.CacheKeys)), conns: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg, uses: newUseCounter(cfg.Uses, int(cfg.CacheKeys)), conns: map[*conn]struct{}{}, goodbye: goodbye}
 	s.limits.begun = time.Now()
 	var err error
 	scheme := "http"
@@ -181,17 +184,53 @@ func (s *Server) Serve(l net.Listener) error {
 	if s.tls != nil {
 		l = tls.NewListener(l, s.tls)
 	}
-	return s.http.Serve(&listener{Listener: l, s: s})
+	own := &listener{Listener: l, s: s}
+	s.connsMu.Lock()
+	s.listeners = append(s.listeners, own)
+	s.connsMu.Unlock()
+	return s.http.Serve(own)
 }
+
+// goodbye is how long connections that wait for their next request are kept when shutting down: the answer to that one tells
+// the client that it was the last. A request on its way to a connection that is being closed would be lost.
+const goodbye = 250 * time.Millisecond
 
 // cutOffAfter is how long requests may take to answer once they are cancelled.
 const cutOffAfter = time.Second
 
-// Shutdown takes no new connections, closes idle ones, lets the requests under way finish, and returns when they have. When
+// sayGoodbye closes the listeners and waits until the connections are closed, for a while.
+func (s *Server) sayGoodbye(ctx context.Context) {
+	s.connsMu.Lock()
+	for _, l := range s.listeners {
+		_ = l.Close() // fasthttp closes it once more, and hears the error
+	}
+	s.connsMu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, s.goodbye)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.connsMu.Lock()
+		left := len(s.conns)
+		s.connsMu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Shutdown takes no new connections, lets the requests under way finish, closes idle connections after a moment in
+// which requests may still arrive on them, and returns when all are closed. When
 // ctx ends first it cancels them, gives them a second to say so, closes every connection and returns ctx's
 // error. The Server cannot be used again.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.sayGoodbye(ctx)
 	err := s.http.ShutdownWithContext(ctx)
 	s.cancel()
 	if err != nil {
