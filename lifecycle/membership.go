@@ -30,6 +30,9 @@ type MembershipConfig struct {
 type Membership struct {
 	cfg MembershipConfig
 	mu  sync.Mutex // one change at a time: the store and the pool change together
+
+	vouchMu sync.Mutex
+	vouched map[string]bool // members whose latch was cleared and that have not been opened since
 }
 
 // NewMembership returns a Membership; Load fills the pool.
@@ -37,7 +40,7 @@ func NewMembership(cfg MembershipConfig) *Membership {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Membership{cfg: cfg}
+	return &Membership{cfg: cfg, vouched: map[string]bool{}}
 }
 
 // Load adds every stored member to the pool.
@@ -59,14 +62,26 @@ func (m *Membership) Records(ctx context.Context) (out []MemberRecord, err error
 }
 
 func (m *Membership) member(r MemberRecord) pool.MemberConfig {
+	open := m.cfg.Open(r)
 	c := pool.MemberConfig{
-		Name: r.Name, Open: m.cfg.Open(r), KEK: m.cfg.KEK.ID[:], Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
+		Name: r.Name, Open: func(ctx context.Context) (hsm.Token, error) { return open(m.vouchOnce(ctx, r.Name)) }, KEK: m.cfg.KEK.ID[:], Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
 		Latched: r.Latched, Drained: r.Drained, OnLatch: m.storeLatch,
 	}
 	if m.cfg.Custody != nil {
 		c.Provision = m.cfg.Custody.Provision(m.cfg.PoolName, r.Name)
 	}
 	return c
+}
+
+// vouchOnce returns ctx, for the first opening after an operator has cleared the member's latch as one that vouches for the PIN.
+func (m *Membership) vouchOnce(ctx context.Context, name string) context.Context {
+	m.vouchMu.Lock()
+	defer m.vouchMu.Unlock()
+	if !m.vouched[name] {
+		return ctx
+	}
+	delete(m.vouched, name)
+	return hsm.Vouched(ctx)
 }
 
 // storeLatch makes a latch outlive this process.
@@ -210,6 +225,11 @@ func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
 		return err
 	}
 	m.cfg.Log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	if m.state(name) == pool.Latched {
+		m.vouchMu.Lock()
+		m.vouched[name] = true
+		m.vouchMu.Unlock()
+	}
 	return m.cfg.Pool.ClearLatch(name)
 }
 

@@ -26,13 +26,14 @@ type site struct {
 	mu     sync.Mutex
 	tokens map[string]*soft.Token
 	opened map[string]int   // by member: how often its token was opened
+	vouch  map[string]int   // and how often with somebody's word for the PIN
 	refuse map[string]error // by member: what opening it ends with
 	pool   *pool.Pool
 	m      *lifecycle.Membership
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, store: openStore(t), tokens: map[string]*soft.Token{}, opened: map[string]int{}, refuse: map[string]error{}}
+	s := &site{t: t, store: openStore(t), tokens: map[string]*soft.Token{}, opened: map[string]int{}, vouch: map[string]int{}, refuse: map[string]error{}}
 	s.works = newWorks(t, s.store, soft.New("custody"), &faults{}).prepare(t)
 	s.start()
 	return s
@@ -44,10 +45,13 @@ type lasting struct{ *soft.Token }
 func (lasting) Close() error { return nil }
 
 func (s *site) open(r lifecycle.MemberRecord) func(context.Context) (hsm.Token, error) {
-	return func(context.Context) (hsm.Token, error) {
+	return func(ctx context.Context) (hsm.Token, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.opened[r.Name]++
+		if hsm.IsVouched(ctx) {
+			s.vouch[r.Name]++
+		}
 		if err := s.refuse[r.Name]; err != nil {
 			return nil, err
 		}
@@ -164,8 +168,8 @@ func TestALatchOutlivesTheProcessUntilItIsCleared(t *testing.T) {
 		s.want(map[string]pool.State{"m1": pool.Latched})
 		s.restart()
 		s.want(map[string]pool.State{"m1": pool.Latched})
-		if n := s.opened["m1"]; n != 2 {
-			t.Errorf("the PIN was tried %d times, want 2", n)
+		if n, v := s.opened["m1"], s.vouch["m1"]; n != 2 || v != 1 {
+			t.Errorf("the PIN was tried %d times, %d with somebody's word for it; want 2 and 1", n, v)
 		}
 		s.mu.Lock()
 		delete(s.refuse, "m1")
@@ -177,6 +181,9 @@ func TestALatchOutlivesTheProcessUntilItIsCleared(t *testing.T) {
 		}
 		s.restart()
 		s.want(map[string]pool.State{"m1": pool.Active})
+		if n, v := s.opened["m1"], s.vouch["m1"]; n != 4 || v != 2 {
+			t.Errorf("the PIN was tried %d times, %d with somebody's word for it; want 4 and 2", n, v)
+		}
 	})
 }
 
