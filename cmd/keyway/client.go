@@ -27,15 +27,16 @@ const maxAnswer = 64 << 20
 // adminFlags say which node's operators' API is meant, and who asks.
 type adminFlags struct {
 	out                       *output
-	url, tokenFile            string
+	url, tokenFile, dir       string
 	caFile, certFile, keyFile string
 }
 
 // add adds the flags to a group of commands.
 func (f *adminFlags) add(c *cobra.Command) *cobra.Command {
 	p := c.PersistentFlags()
-	p.StringVar(&f.url, "admin-url", "", "URL of the operators' API (default: from ./.dev/dev.json, where it is)")
-	p.StringVar(&f.tokenFile, "admin-token-file", "", "file with the operator's token (default: from ./.dev/dev.json, where it is)")
+	p.StringVar(&f.dir, "dir", "./.dev", "directory of the keyway dev to ask, where no URL is given")
+	p.StringVar(&f.url, "admin-url", "", "URL of the operators' API (default: from dev.json)")
+	p.StringVar(&f.tokenFile, "admin-token-file", "", "file with the operator's token (default: from dev.json)")
 	p.StringVar(&f.caFile, "admin-ca-file", "", "PEM file of the CAs of the operators' API (default: the system's)")
 	p.StringVar(&f.certFile, "admin-cert-file", "", "PEM file of the operator's certificate, instead of a token")
 	p.StringVar(&f.keyFile, "admin-key-file", "", "PEM file of that certificate's key")
@@ -49,7 +50,7 @@ type adminClient struct {
 	http  *http.Client
 }
 
-// client returns a client after the flags. What they leave open comes from ./.dev/dev.json, and that is said.
+// client returns a client after the flags. What they leave open comes from a running keyway dev's dev.json, and that is said.
 func (f *adminFlags) client() (*adminClient, error) {
 	c := &adminClient{url: f.url}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -100,10 +101,10 @@ func (f *adminFlags) fromDev(c *adminClient) error {
 	if c.url != "" && (c.token != "" || f.certFile != "") {
 		return nil
 	}
-	file := filepath.Join(".dev", "dev.json")
+	file := filepath.Join(f.dir, "dev.json")
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return usagef("say whom to ask with --admin-url and --admin-token-file; here is no %s of a running keyway dev either", file)
+		return usagef("say whom to ask with --admin-url and --admin-token-file, or with --dir; there is no %s of a running keyway dev either", file)
 	}
 	var dev devInfo
 	if err == nil {
@@ -119,7 +120,7 @@ func (f *adminFlags) fromDev(c *adminClient) error {
 	if c.token == "" && f.certFile == "" {
 		c.token = dev.AdminToken
 	}
-	f.out.note("(using ./%s: %s)", file, c.url)
+	f.out.note("(using %s: %s)", file, c.url)
 	return nil
 }
 
@@ -132,9 +133,6 @@ func (c *adminClient) do(ctx context.Context, method, path string, in, out any) 
 			return err
 		}
 		body = bytes.NewReader(b)
-	}
-	if ctx == nil {
-		ctx = context.Background()
 	}
 	r, err := http.NewRequestWithContext(ctx, method, c.url+"/admin/v1"+path, body)
 	if err != nil {
@@ -171,12 +169,13 @@ func (c *adminClient) do(ctx context.Context, method, path string, in, out any) 
 	return nil
 }
 
-// order runs one command that asks the API: path's parts are escaped, and query, where not empty, is added.
+// order runs one command that asks the API. The parts of path are escaped already.
 func (f *adminFlags) order(c *cobra.Command, method, path string, in, out any) error {
 	client, err := f.client()
 	if err != nil {
 		return err
 	}
+	defer f.out.waiting(func() string { return "waiting for " + client.url })()
 	return client.do(c.Context(), method, path, in, out)
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
+	"keyway/hsm"
 	"keyway/lifecycle"
 	"keyway/pool"
 )
@@ -18,6 +20,8 @@ type custodyMember struct {
 	pool   *pool.Pool
 	record lifecycle.MemberRecord
 	log    *slog.Logger
+	// vouched: its latch was cleared, and it has not been opened since.
+	vouched atomic.Bool
 }
 
 // newCustodyMember opens the custody token in the background. Its latch is kept in the store.
@@ -43,46 +47,21 @@ func newCustodyMember(ctx context.Context, store lifecycle.Store, tok *tokens, r
 	if c.pool, err = pool.New(pool.Config{Name: custodyPool, OpTimeout: time.Minute, Log: log}); err != nil {
 		return nil, err
 	}
+	open := tok.opener(r)
+	vouching := func(ctx context.Context) (hsm.Token, error) {
+		if c.vouched.Swap(false) {
+			ctx = hsm.Vouched(ctx)
+		}
+		return open(ctx)
+	}
 	err = c.pool.Add(pool.MemberConfig{
-		Name: r.Name, Open: tok.opener(r), Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
+		Name: r.Name, Open: vouching, Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
 		Latched: c.record.Latched, OnLatch: c.storeLatch,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.pool.Close())
 	}
 	return c, nil
-}
-
-// wait returns when the token serves; its error tells why it does not.
-func (c *custodyMember) wait(ctx context.Context) error { return waitForMembers(ctx, c.pool, 1) }
-
-// waitForMembers returns when count members of p are active. It gives up at once when one latches.
-func waitForMembers(ctx context.Context, p *pool.Pool, count int) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		active, why := 0, "it is still being opened"
-		for _, m := range p.Stat().Members {
-			switch m.State {
-			case pool.Active:
-				active++
-			case pool.Latched:
-				return fmt.Errorf("member %s is latched: %s: put its PIN file right, then keyway member latch-clear", m.Name, m.Reason)
-			default:
-				if m.Reason != "" {
-					why = m.Reason
-				}
-			}
-		}
-		if active >= count {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%d of %d members of pool %s serve: %s: %w", active, count, p.Stat().Pool, why, ctx.Err())
-		}
-	}
 }
 
 func (c *custodyMember) storeLatch(_, reason string) {
@@ -119,6 +98,9 @@ func (c *custodyMember) ClearLatch(ctx context.Context, actor, name string) erro
 		return err
 	}
 	c.log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", custodyPool, "member", name)
+	if m := c.pool.Stat().Members; len(m) == 1 && m[0].State == pool.Latched {
+		c.vouched.Store(true)
+	}
 	return c.pool.ClearLatch(name)
 }
 

@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,8 +16,10 @@ import (
 )
 
 const (
-	demoClient = "demo"
-	demoAdmin  = "dev-admin"
+	demoClient    = "demo"
+	demoAdmin     = "dev-admin"
+	devPool       = "default"
+	maxDevMembers = 64
 )
 
 // demoKeys are the keys that dev makes, in this order.
@@ -33,31 +31,14 @@ var demoKeys = []lifecycle.KeyRequest{
 	{Name: "demo-ed25519", Algorithm: key.Ed25519},
 }
 
-// devInfo is dev.json, which scripts and tests read.
-type devInfo struct {
-	URL         string      `json:"url"`
-	AdminURL    string      `json:"admin_url"`
-	ClientToken string      `json:"client_token"`
-	AdminToken  string      `json:"admin_token"`
-	Pool        string      `json:"pool"`
-	Members     []devMember `json:"members"`
-	Keys        []string    `json:"keys"`
-}
-
-type devMember struct {
-	Name  string `json:"name"`
-	PID   int    `json:"pid"`
-	Token string `json:"token"`
-}
-
 func devCommand(out *output) *cobra.Command {
 	d := &dev{out: out, telemetry: telemetryConfig{LogFormat: "text"}}
 	c := &cobra.Command{
 		Use: "dev", Short: "run everything for a developer: tokens, keys, a client", Args: none,
 		Long: "dev makes software tokens, a store, a client and keys to play with in one directory and serves until it is interrupted.\nStarted again on the same directory it goes on with the same keys. It is not for production: PINs and tokens lie in that directory.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if d.members < 1 || d.members > 64 {
-				return usagef("--members: use 1 to 64, not %d", d.members)
+			if d.members < 1 || d.members > maxDevMembers {
+				return usagef("--members: use 1 to %d, not %d", maxDevMembers, d.members)
 			}
 			if _, err := parseLevel(d.telemetry.LogLevel); err != nil {
 				return usagef("--log-level: %w", err)
@@ -93,6 +74,9 @@ type dev struct {
 }
 
 func (d *dev) run(ctx context.Context) error {
+	if d.out.json {
+		d.telemetry.LogFormat = "json"
+	}
 	log := newLog(d.out.notes, d.telemetry)
 	tok, err := newTokens(log)
 	if err != nil {
@@ -103,17 +87,22 @@ func (d *dev) run(ctx context.Context) error {
 	}
 	defer d.home.close()
 	d.out.note("%s", d.home.about())
-	d.progress = newProgress(d.out.notes, 2*(d.members+1)+1+len(demoKeys))
-	defer d.progress.end()
-	cfg, err := d.config(ctx, tok)
+	cfg, err := d.base()
 	if err != nil {
 		return err
 	}
-	if err := cfg.Validate(); err != nil {
-		return usageError{err}
+	l, err := bind(cfg)
+	if err != nil {
+		return err
+	}
+	d.progress = newProgress(d.out, 2*(d.members+1)+len(demoKeys))
+	defer d.progress.end()
+	if err := d.addTokens(ctx, tok, cfg); err != nil {
+		l.close()
+		return err
 	}
 	d.progress.step("opening the custody token and the store")
-	n, err := openNode(ctx, cfg, log)
+	n, err := openNode(ctx, cfg, l, log)
 	if err != nil {
 		return err
 	}
@@ -122,42 +111,62 @@ func (d *dev) run(ctx context.Context) error {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
 	d.progress.end()
-	ready := make(chan error, 1)
-	go func() { ready <- d.announce(ctx, n, keys) }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	announced := make(chan struct{})
+	go func() {
+		defer close(announced)
+		if err := d.announce(ctx, n, keys); err != nil {
+			cancel(err)
+		}
+	}()
 	err = n.serve(ctx)
-	return errors.Join(err, <-ready, d.home.remove("dev.json"))
+	cancel(nil)
+	<-announced
+	return errors.Join(err, d.home.remove("dev.json"))
 }
 
-// config makes what tokens are missing and returns the configuration of the node.
-func (d *dev) config(ctx context.Context, tok *tokens) (*config, error) {
-	var err error
+// base returns the configuration of the node but for its tokens, checked as far as the command line decides it.
+func (d *dev) base() (cfg *config, err error) {
 	if d.adminToken, err = d.home.secret("admin-token", func() string { return lifecycle.MintToken(adminapi.TokenPrefix) }); err != nil {
 		return nil, err
 	}
 	if d.clientToken, err = d.home.secret("client-token", func() string { return lifecycle.MintToken(lifecycle.TokenPrefix) }); err != nil {
 		return nil, err
 	}
-	p := poolConfig{Name: "default"}
+	cfg = newConfig()
+	cfg.Listen, cfg.Admin.Listen, cfg.Telemetry.LogFormat, cfg.Telemetry.LogLevel = d.listen, d.admin, d.telemetry.LogFormat, d.telemetry.LogLevel
+	cfg.Admin.Admins = []adminPerson{{Name: demoAdmin, TokenSHA256: digest(key.HashToken(d.adminToken))}}
+	cfg.Store.Path = filepath.Join(d.home.dir, "keyway.db")
+	cfg.Pools = []poolConfig{{Name: devPool}}
+	cfg.setDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, usageError{err}
+	}
+	return cfg, nil
+}
+
+// addTokens makes what tokens are missing and adds all of them to the configuration.
+func (d *dev) addTokens(ctx context.Context, tok *tokens, cfg *config) error {
 	custody, err := d.token(ctx, tok, "custody")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for i := range d.members {
-		r, err := d.token(ctx, tok, fmt.Sprintf("m%d", i+1))
+	cfg.Custody = &custodyConfig{MemberRecord: custody, AutoRoot: true}
+	p := &cfg.Pools[0]
+	for i := range maxDevMembers {
+		name := fmt.Sprintf("m%d", i+1)
+		if i >= d.members {
+			p.forget = append(p.forget, name) // of an earlier start with more; its token stays
+			continue
+		}
+		r, err := d.token(ctx, tok, name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p.Members = append(p.Members, r)
 	}
-	cfg := &config{
-		Listen: d.listen, Telemetry: d.telemetry,
-		Admin:   adminConfig{Listen: d.admin, Admins: []adminPerson{{Name: demoAdmin, TokenSHA256: digest(key.HashToken(d.adminToken))}}},
-		Store:   storeConfig{Path: filepath.Join(d.home.dir, "keyway.db")},
-		Custody: &custodyConfig{MemberRecord: custody, AutoRoot: true},
-		Pools:   []poolConfig{p},
-	}
 	cfg.setDefaults()
-	return cfg, nil
+	return cfg.Validate()
 }
 
 func (d *dev) token(ctx context.Context, tok *tokens, name string) (lifecycle.MemberRecord, error) {
@@ -175,39 +184,49 @@ func (d *dev) token(ctx context.Context, tok *tokens, name string) (lifecycle.Me
 
 // furnish waits for the members and makes the client and the keys that are missing. It returns the names of the keys.
 func (d *dev) furnish(ctx context.Context, n *node) ([]string, error) {
-	const pool = "default"
+	p := n.pools[devPool]
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for i := range d.members {
-		if err := waitForMembers(wait, n.pools[pool], i+1); err != nil {
-			if ctx.Err() != nil || n.ready() != nil {
-				return nil, err
-			}
-			d.out.note("warning: %v; going on with the others", err)
-			break
-		}
-		d.progress.step("%d of %d members serve", i+1, d.members)
+	all := len(p.Stat().Members)
+	d.progress.total += all - d.members // operators may have added some
+	active, err := settle(wait, p, func(active int) { d.progress.step("%d of %d members serve", active, all) })
+	if ctx.Err() != nil || active == 0 {
+		return nil, errors.Join(fmt.Errorf("no member of the pool can serve"), err)
+	}
+	if err != nil {
+		d.progress.total -= all - active
+		d.out.note("warning: %v\nGoing on with the others.", err)
 	}
 	if err := d.client(ctx, n); err != nil {
 		return nil, fmt.Errorf("the demo client: %w", err)
 	}
 	var names []string
 	for _, r := range demoKeys {
-		if r.Algorithm == key.Ed25519 && !n.pools[pool].Has(hsm.EDDSA) {
-			d.out.note("no %s: the tokens have no EdDSA", r.Name)
+		if r.Algorithm == key.Ed25519 && !p.Has(hsm.EDDSA) {
+			d.progress.step("no key %s: the tokens have no EdDSA", r.Name)
 			continue
 		}
-		k, err := n.manager.Key(ctx, r.Name)
-		if errors.Is(err, key.ErrNotFound) || err == nil && k.Primary == 0 && k.Versions[0].State == key.PreActive {
-			d.progress.step("making key %s (%s)", r.Name, r.Algorithm)
-			_, err = n.manager.CreateKey(ctx, demoAdmin, r)
-		}
-		if err != nil {
+		if err := d.key(ctx, n, r); err != nil {
 			return nil, fmt.Errorf("key %s: %w", r.Name, err)
 		}
 		names = append(names, r.Name)
 	}
 	return names, n.catalogue.Refresh(ctx)
+}
+
+// key makes one of the demo keys, unless it is there. Its state is the operator's affair.
+func (d *dev) key(ctx context.Context, n *node, r lifecycle.KeyRequest) error {
+	k, err := n.manager.Key(ctx, r.Name)
+	if err == nil && (k.Primary != 0 || k.Versions[0].State != key.PreActive) {
+		d.progress.step("found key %s", r.Name)
+		return nil
+	}
+	if err != nil && !errors.Is(err, key.ErrNotFound) {
+		return err
+	}
+	d.progress.step("making key %s (%s)", r.Name, r.Algorithm)
+	_, err = n.manager.CreateKey(ctx, demoAdmin, r)
+	return err
 }
 
 // client makes the demo client, or gives it the token of this directory again.
@@ -235,66 +254,5 @@ func (d *dev) client(ctx context.Context, n *node) error {
 		return err
 	}
 	_, err = n.manager.CreateGrant(ctx, demoAdmin, key.Grant{Client: demoClient, Pattern: "demo-*", Usages: key.Originator | key.Recipient})
-	return err
-}
-
-// announce writes dev.json and tells what to try, once the gateway answers.
-func (d *dev) announce(ctx context.Context, n *node, keys []string) error {
-	for n.ready() != nil {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	info := devInfo{
-		URL: "http://" + reachable(n.listener), AdminURL: "http://" + reachable(n.adminL), ClientToken: d.clientToken, AdminToken: d.adminToken,
-		Pool: "default", Keys: keys,
-	}
-	for _, m := range n.pools["default"].Stat().Members {
-		info.Members = append(info.Members, devMember{m.Name, m.PID, m.Token})
-	}
-	b, err := json.MarshalIndent(info, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := d.home.write("dev.json", append(b, '\n')); err != nil {
-		return err
-	}
-	file := filepath.Join(d.home.dir, "dev.json")
-	d.out.note("ready: gateway %s, operators' API %s; URLs and tokens are in %s\nTry, in another terminal:\n", info.URL, info.AdminURL, file)
-	if !d.out.json {
-		fmt.Fprint(d.out.w, tryLines(file, info.URL))
-	}
-	d.out.note("\nInterrupt (Ctrl-C) ends it; the keys stay in %s.", d.home.dir)
-	return nil
-}
-
-// tryLines are three lines for a POSIX shell with curl. They read the token from dev.json, so that it is in no scrollback.
-func tryLines(file, url string) string {
-	quoted := "'" + strings.ReplaceAll(file, "'", `'\''`) + "'"
-	curl := func(call, body string) string {
-		return fmt.Sprintf("curl -sS -H \"Authorization: Bearer $(sed -n 's/.*\"client_token\": \"\\(.*\\)\".*/\\1/p' %s)\" %s/api/v1/keys/%s%s; echo\n", quoted, url, call, body)
-	}
-	return curl("demo-sign/sign", ` -d '{"message":"aGVsbG8=","hash":"sha2-256"}'`) +
-		curl("demo-wrap/wrap", ` -d "{\"plaintext_key\":\"$(head -c 32 /dev/urandom | base64)\"}"`) +
-		curl("demo-rsa/public.pem", "")
-}
-
-// reachable is a listener's address as a client on this machine reaches it.
-func reachable(l net.Listener) string {
-	a := l.Addr().(*net.TCPAddr)
-	if a.IP.IsUnspecified() {
-		return fmt.Sprintf("127.0.0.1:%d", a.Port)
-	}
-	return a.String()
-}
-
-// remove removes a file of the directory; one that is not there is no error.
-func (h *devHome) remove(name string) error {
-	err := os.Remove(filepath.Join(h.dir, name))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	return err
 }

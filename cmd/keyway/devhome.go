@@ -132,18 +132,22 @@ func (h *devHome) token(ctx context.Context, tok *tokens, name string) (r lifecy
 		r.Driver, r.Module, r.TokenDir, r.Env = "pkcs11", h.module, "", []string{"SOFTHSM2_CONF=" + conf}
 	}
 	made = !h.has(filepath.Join(dir, "made"))
+	if made {
+		if err := os.RemoveAll(filepath.Join(h.dir, dir)); err != nil {
+			return r, false, err
+		}
+		if err := os.MkdirAll(store, 0o700); err != nil {
+			return r, false, err
+		}
+	}
+	if h.module != "" { // written each time: the directory may have been moved
+		conf := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", store)
+		if err := h.write(filepath.Join(dir, "softhsm2.conf"), []byte(conf)); err != nil {
+			return r, false, err
+		}
+	}
 	if !made {
 		return r, false, nil
-	}
-	if err := os.RemoveAll(filepath.Join(h.dir, dir)); err != nil {
-		return r, false, err
-	}
-	if err := os.MkdirAll(store, 0o700); err != nil {
-		return r, false, err
-	}
-	conf := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", store)
-	if err := h.write(filepath.Join(dir, "softhsm2.conf"), []byte(conf)); err != nil {
-		return r, false, err
 	}
 	pin, err := h.newPIN(filepath.Join(dir, "pin"))
 	if err != nil {
@@ -173,4 +177,13 @@ func (h *devHome) newPIN(name string) (hsm.PIN, error) {
 	text := hex.AppendEncode(nil, b[:])
 	defer clear(text)
 	return hsm.NewPIN(text), h.write(name, text)
+}
+
+// remove removes a file of the directory; one that is not there is no error.
+func (h *devHome) remove(name string) error {
+	err := os.Remove(filepath.Join(h.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

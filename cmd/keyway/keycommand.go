@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -72,25 +74,9 @@ func keyList(out *output, f *adminFlags) *cobra.Command {
 			if limit < 0 {
 				return usagef("--limit: use 0 for all, or more")
 			}
-			client, err := f.client()
+			all, err := f.keys(c, after, limit)
 			if err != nil {
 				return err
-			}
-			all := adminapi.KeyPage{Keys: []*key.Key{}, Next: after}
-			for {
-				want := 1000
-				if limit > 0 {
-					want = min(want, limit-len(all.Keys))
-				}
-				var page adminapi.KeyPage
-				q := url.Values{"limit": {strconv.Itoa(want)}, "after": {all.Next}}
-				if err := client.do(c.Context(), http.MethodGet, "/keys?"+q.Encode(), nil, &page); err != nil {
-					return err
-				}
-				all.Keys, all.Next = append(all.Keys, page.Keys...), page.Next
-				if page.Next == "" || limit > 0 && len(all.Keys) >= limit {
-					break
-				}
 			}
 			return out.answer(all, func(w io.Writer) {
 				row(w, "NAME", "ALGORITHM", "USAGES", "POOL", "PRIMARY", "VERSIONS", "CREATED")
@@ -103,6 +89,33 @@ func keyList(out *output, f *adminFlags) *cobra.Command {
 	c.Flags().StringVar(&after, "after", "", "begin after this name")
 	c.Flags().IntVar(&limit, "limit", 0, "list at most so many; 0 lists all")
 	return c
+}
+
+// keys reads up to limit keys after a name, all of them where limit is 0, page by page.
+func (f *adminFlags) keys(c *cobra.Command, after string, limit int) (all adminapi.KeyPage, err error) {
+	client, err := f.client()
+	if err != nil {
+		return all, err
+	}
+	var read atomic.Int64
+	defer f.out.waiting(func() string { return fmt.Sprintf("reading keys: %d so far", read.Load()) })()
+	all = adminapi.KeyPage{Keys: []*key.Key{}, Next: after}
+	for {
+		want := 1000
+		if limit > 0 {
+			want = min(want, limit-len(all.Keys))
+		}
+		var page adminapi.KeyPage
+		q := url.Values{"limit": {strconv.Itoa(want)}, "after": {all.Next}}
+		if err := client.do(c.Context(), http.MethodGet, "/keys?"+q.Encode(), nil, &page); err != nil {
+			return all, err
+		}
+		all.Keys, all.Next = append(all.Keys, page.Keys...), page.Next
+		read.Store(int64(len(all.Keys)))
+		if page.Next == "" || limit > 0 && len(all.Keys) >= limit {
+			return all, nil
+		}
+	}
 }
 
 // primary tells the primary version's number, or that there is none.
@@ -118,7 +131,7 @@ func showKey(out *output, k *key.Key) error {
 		row(w, "NAME", "ALGORITHM", "USAGES", "POOL", "CREATED")
 		row(w, k.Name, k.Algorithm, k.Usages, k.Pool, when(k.Created))
 		row(w)
-		row(w, "VERSION", "STATE", "", "ID", "CREATED")
+		row(w, "VERSION", "STATE", "ROLE", "ID", "CREATED")
 		for _, v := range k.Versions {
 			mark := "-"
 			if v.Number == k.Primary {

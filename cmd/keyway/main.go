@@ -4,7 +4,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +32,7 @@ func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format
 
 // run runs one command line and returns its exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	out := &output{w: stdout, notes: stderr}
+	out := newOutput(stdout, stderr, wantsJSON(args))
 	root := rootCommand(out)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -42,11 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
-	if out.json {
-		_ = json.NewEncoder(stderr).Encode(map[string]string{"error": err.Error()})
-	} else {
-		fmt.Fprintf(stderr, "keyway: %v\n", err)
-	}
+	out.fail(err)
 	var usage usageError
 	var conf *configError
 	if errors.As(err, &usage) || errors.As(err, &conf) {
@@ -55,25 +50,74 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// wantsJSON finds --output json before the flags are parsed, so that what is wrong with them is told in JSON too.
+func wantsJSON(args []string) bool {
+	for i, a := range args {
+		if a == "--" {
+			break
+		}
+		if a == "--output=json" || a == "--output" && i+1 < len(args) && args[i+1] == "json" {
+			return true
+		}
+	}
+	return false
+}
+
+// format is the value of --output. wantsJSON has read it already.
+type format string
+
+func (f *format) String() string { return string(*f) }
+func (f *format) Type() string   { return "format" }
+func (f *format) Set(s string) error {
+	if s != "text" && s != "json" {
+		return fmt.Errorf("use text or json")
+	}
+	*f = format(s)
+	return nil
+}
+
 func rootCommand(out *output) *cobra.Command {
 	c := group("keyway", "HTTP crypto gateway in front of PKCS#11 tokens, with a manager of the keys on them")
-	c.Version = version()
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.CompletionOptions.HiddenDefaultCmd = true
-	format := c.PersistentFlags().String("output", "text", "how answers are printed: text or json")
-	c.PersistentPreRunE = func(*cobra.Command, []string) error {
-		out.json = *format == "json"
-		if *format != "text" && *format != "json" {
-			return usagef("--output: use text or json, not %q", *format)
-		}
-		return nil
-	}
+	f := format("text")
+	c.PersistentFlags().Var(&f, "output", "how answers are printed: text or json")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; %s --help tells more", err, c.CommandPath())
 	})
+	tell := c.Flags().Bool("version", false, "print the version and end")
+	commands := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *tell && len(args) == 0 {
+			return out.version()
+		}
+		return commands(c, args)
+	}
+	c.SetHelpCommand(helpCommand(c))
 	admin := &adminFlags{out: out}
-	c.AddCommand(devCommand(out), serveCommand(out), workerCommand(), keyCommand(out, admin), memberCommand(out, admin), clientCommand(out, admin), grantCommand(out, admin))
+	c.AddCommand(devCommand(out), serveCommand(out), workerCommand(), keyCommand(out, admin), memberCommand(out, admin), clientCommand(out, admin), grantCommand(out, admin), versionCommand(out))
 	return c
+}
+
+func versionCommand(out *output) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "print the version", Args: none,
+		RunE: func(*cobra.Command, []string) error { return out.version() },
+	}
+}
+
+// helpCommand is cobra's, but for a topic that does not exist, which is an error here.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "tell about a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("there is no command %q; keyway --help lists them", strings.Join(args, " "))
+			}
+			return c.Help()
+		},
+	}
 }
 
 // group returns a command that only has subcommands.
@@ -111,10 +155,10 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// version returns the module's version, or the revision it was built from.
+// version returns the module's version, or where there is none what it was built from.
 func version() string {
 	b, ok := debug.ReadBuildInfo()
-	if !ok {
+	if !ok || b.Main.Version == "" {
 		return "unknown"
 	}
 	return b.Main.Version

@@ -2,20 +2,25 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"os"
+	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/term"
 )
 
-// output is where a command's answer goes: a table for people, or JSON for programs. Notes are for people only.
+// output is where a command's answer goes: a table for people, or JSON for programs. Notes, logs and the progress bar
+// share the screen; notes are for people only.
 type output struct {
-	w, notes io.Writer
-	json     bool
+	w     io.Writer
+	notes *screen
+	json  bool
+}
+
+func newOutput(w, notes io.Writer, json bool) *output {
+	return &output{w: w, notes: newScreen(notes), json: json}
 }
 
 // answer writes v as JSON, or what human writes.
@@ -66,34 +71,30 @@ func when(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// progress shows how far long work is: a bar on a terminal, a line for each step elsewhere.
-type progress struct {
-	w           io.Writer
-	bar         bool
-	done, total int
-}
-
-func newProgress(w io.Writer, total int) *progress {
-	f, ok := w.(*os.File)
-	return &progress{w: w, bar: ok && term.IsTerminal(int(f.Fd())), total: total}
-}
-
-// step says what is being done now, which is one of the total.
-func (p *progress) step(format string, a ...any) {
-	p.done = min(p.done+1, p.total)
-	what := fmt.Sprintf(format, a...)
-	if !p.bar {
-		fmt.Fprintf(p.w, "[%d/%d] %s\n", p.done, p.total, what)
+// fail tells what went wrong.
+func (o *output) fail(err error) {
+	if !o.json {
+		fmt.Fprintf(o.notes, "keyway: %v\n", err)
 		return
 	}
-	const width = 30
-	full := width * p.done / max(1, p.total)
-	fmt.Fprintf(p.w, "\r\x1b[K[%s%s] %d/%d %s", strings.Repeat("#", full), strings.Repeat(".", width-full), p.done, p.total, what)
+	v := struct {
+		Error string        `json:"error"`
+		Wrong []*wrongField `json:"wrong,omitempty"`
+	}{Error: err.Error()}
+	var c *configError
+	if errors.As(err, &c) {
+		v.Wrong = c.wrong
+	}
+	_ = json.NewEncoder(o.notes).Encode(v) // to a standard error that is gone
 }
 
-// end takes the bar away.
-func (p *progress) end() {
-	if p.bar {
-		fmt.Fprint(p.w, "\r\x1b[K")
-	}
+// version answers which program this is.
+func (o *output) version() error {
+	v := struct {
+		Version string `json:"version"`
+		Go      string `json:"go"`
+		OS      string `json:"os"`
+		Arch    string `json:"arch"`
+	}{version(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
+	return o.answer(v, func(w io.Writer) { fmt.Fprintf(w, "keyway %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch) })
 }

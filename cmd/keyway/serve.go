@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -30,19 +31,23 @@ func serveCommand(out *output) *cobra.Command {
 				return usageError{err}
 			}
 			if check {
-				b, err := cfg.effective()
-				if err == nil {
-					_, err = out.w.Write(b)
+				text, tree, err := cfg.effective()
+				if err != nil {
+					return err
 				}
-				return err
+				return out.answer(tree, func(w io.Writer) { _, err = w.Write(text) })
 			}
-			if err := missingModules(cfg); err != nil {
+			if err := cfg.onThisMachine(); err != nil {
 				return usageError{err}
 			}
 			log := newLog(out.notes, cfg.Telemetry)
 			ctx, stop := untilSignal(c.Context())
 			defer stop()
-			n, err := openNode(ctx, cfg, log)
+			l, err := bind(cfg)
+			if err != nil {
+				return err
+			}
+			n, err := openNode(ctx, cfg, l, log)
 			if err != nil {
 				return err
 			}
@@ -54,10 +59,14 @@ func serveCommand(out *output) *cobra.Command {
 	return c
 }
 
-// missingModules names every PKCS#11 library of the configuration that is not on this machine, and what to install.
-func missingModules(c *config) error {
+// onThisMachine names every PKCS#11 library of the configuration that is not on this machine, with what to install, and
+// every PIN file that everybody may read. A PIN file that is not there yet is waited for.
+func (c *config) onThisMachine() error {
 	var errs []error
 	look := func(r lifecycle.MemberRecord) {
+		if st, err := os.Stat(r.PINFile); err == nil && st.Mode().Perm()&0o007 != 0 {
+			errs = append(errs, fmt.Errorf("member %s: PIN file %s may be read by everybody: chmod 600 it and change the PIN", r.Name, r.PINFile))
+		}
 		if r.Driver != "pkcs11" {
 			return
 		}
@@ -65,8 +74,11 @@ func missingModules(c *config) error {
 			return
 		}
 		advice := "install the vendor's client software, or correct module"
-		if strings.Contains(r.Module, "softhsm") {
-			if p, err := pkcs11.FindModule("softhsm"); err != nil {
+		for _, kind := range []string{"softhsm", "nss"} {
+			if !strings.Contains(r.Module, map[string]string{"softhsm": "softhsm", "nss": "softokn"}[kind]) {
+				continue
+			}
+			if p, err := pkcs11.FindModule(kind); err != nil {
 				advice = err.Error()
 			} else {
 				advice = "it is at " + p + " here"
@@ -88,9 +100,6 @@ func missingModules(c *config) error {
 // untilSignal returns a context that ends with the first SIGINT or SIGTERM. The second one ends the process at once; the
 // workers see that and end too.
 func untilSignal(parent context.Context) (context.Context, func()) {
-	if parent == nil {
-		parent = context.Background()
-	}
 	ctx, cancel := context.WithCancel(parent)
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, os.Interrupt, syscall.SIGTERM)

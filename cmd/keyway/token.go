@@ -30,6 +30,8 @@ type tokenParams struct {
 
 	Dir      string `json:"dir,omitempty"`
 	InitArgs string `json:"init_args,omitempty"`
+	// Vouched: a person has said that the PIN is right.
+	Vouched bool `json:"vouched,omitempty"`
 	// Init makes the token first. The PIN is then the user PIN, a line feed and the security officer's PIN.
 	Init bool `json:"init,omitempty"`
 }
@@ -82,7 +84,7 @@ func openToken(ctx context.Context, p tokenParams, pin hsm.PIN) (hsm.Token, erro
 func pkcs11Config(p tokenParams, pin hsm.PIN) pkcs11.Config {
 	return pkcs11.Config{
 		Module: p.Module, TokenLabel: p.Label, TokenSerial: p.Serial, TokenManufacturer: p.Manufacturer, TokenModel: p.Model,
-		InitArgs: p.InitArgs, PIN: pin,
+		InitArgs: p.InitArgs, PIN: pin, PINVouched: p.Vouched,
 	}
 }
 
@@ -108,10 +110,12 @@ func (t *tokens) opener(r lifecycle.MemberRecord) func(context.Context) (hsm.Tok
 			return nil, err
 		}
 		defer pin.Wipe()
+		p := paramsOf(r)
+		p.Vouched = hsm.IsVouched(ctx)
 		if r.Isolation == "none" {
-			return openToken(ctx, paramsOf(r), pin)
+			return openToken(ctx, p, pin)
 		}
-		return t.spawn(ctx, r, paramsOf(r), pin)
+		return t.spawn(ctx, r, p, pin)
 	}
 }
 
