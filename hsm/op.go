@@ -13,7 +13,8 @@ type OpKind uint8
 //	OpDecrypt  AES_GCM: In as above. RSA_PKCS_OAEP (Hash for both the label's hash and MGF1, empty label): In is one block.
 //	OpWrap     AES_KEY_WRAP (RFC 3394) and AES_KEY_WRAP_KWP (RFC 5649): In is clear key material, Out its wrapping. RFC 3394
 //	           takes multiples of 8 from 16 bytes on; other lengths are refused, never padded.
-//	OpUnwrap   the inverse of OpWrap.
+//	OpUnwrap   the inverse of OpWrap. The key should be one that may decrypt too, as [SpecFor] has it: some tokens unwrap
+//	           long material no other way.
 //	OpRandom   Len random bytes from the token; no key.
 const (
 	OpSign OpKind = iota + 1
@@ -52,7 +53,8 @@ type Op struct {
 	In  []byte
 	// Len is the number of bytes wanted of OpRandom.
 	Len int
-	// Out is the result, appended to Out[:0] where its capacity suffices.
+	// Out is the result, in the memory of Out where its capacity suffices with room to spare, else in new
+	// memory. It is empty when Err is not nil, and holds nothing of a result then.
 	Out []byte
 	// Err is what became of the operation; its [FaultOf] decides what happens next.
 	Err error

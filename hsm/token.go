@@ -17,7 +17,7 @@ import (
 // in. It is safe for concurrent use.
 type Token interface {
 	// OpenSession opens one more session. The session lives until its Close or the Token's.
-	// ctx bounds the wait; a call that hangs inside a library goes on after ctx has ended.
+	// ctx bounds the wait, and one that has ended opens nothing; a call that hangs inside a library goes on after ctx has ended.
 	OpenSession(ctx context.Context) (Session, error)
 	// Info tells what the token is and can do. It does no I/O.
 	Info() Info
@@ -40,10 +40,13 @@ type Process interface {
 type Session interface {
 	// Do runs op. What became of it is in op.Out and op.Err; Do itself returns an error
 	// (one whose [FaultOf] is Stale or Device) only when the session is lost and must not be used again.
-	// Do may keep op.In until it returns, no longer.
+	// Do may keep op.In and the AAD until it returns, no longer, and does not change them.
+	//
+	// Whatever a caller can send, the fault is never Device: it is Caller, or Suspect where the token's
+	// code means nothing; Object where key and operation do not go together; Stale for a handle of nothing.
 	Do(op *Op) error
 	// Find returns the one object of class c whose CKA_ID is id. [ErrNotFound] when there is
-	// none, [ErrAmbiguous] when there are several.
+	// none, [ErrAmbiguous] when there are several, [ErrInput] for an empty id.
 	Find(c Class, id []byte) (Handle, error)
 	// Close closes the session. Session objects it made are gone. It is safe to call twice.
 	io.Closer
@@ -56,22 +59,25 @@ type Keeper interface {
 	// object of a pair exists on the token only if s.Token is set.
 	Generate(s Spec) (Handle, error)
 	// Public returns the SubjectPublicKeyInfo (DER) of the pair whose private object is h, as
-	// made by Generate on this session or as found on the token under the same CKA_ID.
+	// made by Generate on this session or as found on the token under the same CKA_ID, or of the public object h.
 	// ErrNotFound when the public half is not to be had.
 	Public(h Handle) ([]byte, error)
 	// Import makes an object from clear material: raw bytes for a secret key, PKCS#8 DER for a private key,
 	// SubjectPublicKeyInfo DER for s.Class == ClassPublic. The caller wipes material afterwards.
 	Import(s Spec, material []byte) (Handle, error)
-	// WrapKey wraps key under kek. Private keys travel as PKCS#8, padded with zeros to a multiple
-	// of 8 for AES_KEY_WRAP.
+	// WrapKey wraps key, which must be Extractable, under kek, which may wrap: under an AES key with AES_KEY_WRAP or
+	// AES_KEY_WRAP_KWP, or a secret key under a public RSA key with RSA_PKCS_OAEP. Secret keys travel as
+	// they are, private keys as PKCS#8, padded with zeros to a multiple of 8 for AES_KEY_WRAP.
 	WrapKey(kek Handle, m Mechanism, key Handle) ([]byte, error)
-	// UnwrapKey makes an object from a blob of WrapKey. A blob that does not open is a Caller fault.
+	// UnwrapKey makes an object from a blob of WrapKey, this token's or another's. A blob that does not open, or
+	// not to a key after s, is a Caller fault, or a Suspect one where the token's code means nothing.
 	UnwrapKey(kek Handle, m Mechanism, blob []byte, s Spec) (Handle, error)
 	// Destroy destroys an object, and with a pair made by Generate on the token its public half.
 	Destroy(h Handle) error
 }
 
-// Handle is an object's handle. It means something only on the token, and in the login session, that gave it.
+// Handle is an object's handle. It means something only on the token, and in the login session, that gave it, there
+// in every session. 0 is none.
 type Handle uint64
 
 // Class is an object's CKA_CLASS.

@@ -21,9 +21,6 @@ func exact(m hsm.MechanismType) bool {
 	return m != hsm.RSAPKCS && m != hsm.RSAPKCSPSS && m != hsm.ECDSA
 }
 
-// mostRandom bounds OpRandom, so that one operation cannot hold a session for long.
-const mostRandom = 1 << 20
-
 // Do runs op in one crossing into C. It returns op.Err when the session is lost with it, else nil.
 func (s *Session) Do(op *hsm.Op) error {
 	if err := s.enter(); err != nil {
@@ -45,36 +42,39 @@ func (s *Session) Do(op *hsm.Op) error {
 }
 
 func (s *Session) do(op *hsm.Op) error {
+	if op.Kind != hsm.OpRandom {
+		if err := s.usable(op.Mech.Type); err != nil {
+			return err
+		}
+	}
+	if err := op.Check(); err != nil {
+		return err
+	}
 	if op.Kind == hsm.OpRandom {
 		return s.randomBytes(op)
 	}
-	if err := s.usable(op.Mech.Type); err != nil {
+	if err := s.fits(op.Mech.Type, op.Key, functionOf[op.Kind]); err != nil {
 		return err
 	}
 	switch op.Kind {
 	case hsm.OpSign:
 		return s.sign(op)
 	case hsm.OpEncrypt:
-		if op.Mech.Type == hsm.AESGCM {
-			return s.encryptGCM(op)
-		}
+		return s.encryptGCM(op)
 	case hsm.OpDecrypt:
-		switch op.Mech.Type {
-		case hsm.AESGCM:
+		if op.Mech.Type == hsm.AESGCM {
 			return s.decryptGCM(op)
-		case hsm.RSAPKCSOAEP:
-			return s.decryptOAEP(op)
 		}
+		return s.decryptOAEP(op)
 	case hsm.OpWrap:
-		if op.Mech.Type == hsm.AESKeyWrap || op.Mech.Type == hsm.AESKeyWrapKWP {
-			return s.wrapBytes(op)
-		}
-	case hsm.OpUnwrap:
-		if op.Mech.Type == hsm.AESKeyWrap || op.Mech.Type == hsm.AESKeyWrapKWP {
-			return s.unwrapBytes(op)
-		}
+		return s.wrapBytes(op)
 	}
-	return refused("cannot %s with %s", op.Kind, op.Mech.Type)
+	return s.unwrapBytes(op)
+}
+
+// functionOf is the function that an operation begins with.
+var functionOf = [...]hsm.Function{
+	hsm.OpSign: hsm.FnSign, hsm.OpEncrypt: hsm.FnEncrypt, hsm.OpDecrypt: hsm.FnDecrypt, hsm.OpWrap: hsm.FnWrap, hsm.OpUnwrap: hsm.FnUnwrap,
 }
 
 // room returns n bytes: the beginning of out if it has so many, else new memory.
@@ -105,10 +105,7 @@ func (s *Session) call(fn hsm.Function, key hsm.Handle, o operation, iv, aad, in
 			r = s.t.lib.run(s.h, key, o, iv, aad, in, out[at:])
 		}
 	}
-	if r.code == hsm.OK && (r.n < 0 || r.n > len(out)-at) {
-		r.code = hsm.GeneralError
-	}
-	if r.code != hsm.OK {
+	if !r.fits(out[at:]) {
 		clear(out)
 		return nil, s.failed(r.code, fn)
 	}
@@ -118,29 +115,16 @@ func (s *Session) call(fn hsm.Function, key hsm.Handle, o operation, iv, aad, in
 }
 
 func (s *Session) sign(op *hsm.Op) error {
-	most, known := outputs[op.Mech.Type]
-	if !known {
-		return refused("cannot sign with %s", op.Mech.Type)
-	}
-	in, h := op.In, op.Mech.Hash
-	switch op.Mech.Type {
-	case hsm.RSAPKCS, hsm.RSAPKCSPSS:
-		if err := hsm.CheckDigest(h, in); err != nil {
-			return err
-		}
-		if op.Mech.Type == hsm.RSAPKCS {
-			n := copy(s.scratch[:], digestInfo[h])
-			n += copy(s.scratch[n:], in)
-			in = s.scratch[:n]
-		}
-	case hsm.ECDSA:
-		if len(in) == 0 || len(in) > 66 {
-			return refused("a digest of %d bytes cannot be signed", len(in))
-		}
+	most := outputs[op.Mech.Type]
+	in := op.In
+	if op.Mech.Type == hsm.RSAPKCS {
+		n := copy(s.scratch[:], digestInfo[op.Mech.Hash])
+		n += copy(s.scratch[n:], in)
+		in = s.scratch[:n]
 	}
 	o := operation{kind: sign, mechanism: op.Mech.Type}
 	if op.Mech.Type == hsm.RSAPKCSPSS {
-		o.hash = hashOf(h)
+		o.hash = hashOf(op.Mech.Hash)
 	}
 	out, err := s.call(hsm.FnSign, op.Key, o, nil, nil, in, room(op.Out, most), 0)
 	if err != nil {
@@ -173,9 +157,6 @@ func (s *Session) encryptGCM(op *hsm.Op) error {
 }
 
 func (s *Session) decryptGCM(op *hsm.Op) error {
-	if len(op.In) < hsm.GCMIVSize+hsm.GCMTagSize {
-		return refused("%d bytes are no AES-GCM ciphertext, which has at least %d", len(op.In), hsm.GCMIVSize+hsm.GCMTagSize)
-	}
 	iv, in := op.In[:hsm.GCMIVSize], op.In[hsm.GCMIVSize:]
 	// As large as the ciphertext with its tag: some tokens check against that before they take the tag off.
 	out, err := s.call(hsm.FnDecrypt, op.Key, operation{kind: decrypt, mechanism: hsm.AESGCM}, iv, op.Mech.AAD, in, room(op.Out, len(in)), 0)
@@ -190,17 +171,11 @@ func (s *Session) checkOAEP(h hsm.Hash) error {
 	if slices.Contains(s.t.info.OAEPHashes, h) {
 		return nil
 	}
-	if h.Size() == 0 {
-		return refused("RSA OAEP needs a hash")
-	}
 	return unsupportedHash(h)
 }
 
 func (s *Session) decryptOAEP(op *hsm.Op) error {
 	if err := s.checkOAEP(op.Mech.Hash); err != nil {
-		return err
-	}
-	if err := checkBlob(hsm.RSAPKCSOAEP, len(op.In)); err != nil {
 		return err
 	}
 	o := operation{kind: decrypt, mechanism: hsm.RSAPKCSOAEP, hash: hashOf(op.Mech.Hash)}
@@ -211,13 +186,17 @@ func (s *Session) decryptOAEP(op *hsm.Op) error {
 	return err
 }
 
+// mostRandom is what NIST SP 800-90A lets a generator give at once, in bytes; NSS refuses more.
+const mostRandom = 1 << 16
+
 func (s *Session) randomBytes(op *hsm.Op) error {
-	if op.Len <= 0 || op.Len > mostRandom {
-		return refused("%d random bytes: ask for 1 to %d", op.Len, mostRandom)
-	}
 	out := room(op.Out, op.Len)
-	if r := s.t.lib.random(s.h, out); r.code != hsm.OK {
-		return s.failed(r.code, hsm.FnRandom)
+	for left := out; len(left) > 0; {
+		n := min(len(left), mostRandom)
+		if r := s.t.lib.random(s.h, left[:n]); r.code != hsm.OK {
+			return s.failed(r.code, hsm.FnRandom)
+		}
+		left = left[n:]
 	}
 	op.Out = out
 	return nil

@@ -31,17 +31,25 @@ func InitToken(cfg Config, soPIN hsm.PIN) error {
 	}
 	slot, info, err := lib.slotOf(&cfg)
 	so := soPIN.Reveal()
+	isNSS := func(i pkcs11.TokenInfo) bool {
+		return profileFor(cfg.Vendor, i.ManufacturerID, i.Model, "").Vendor == hsm.VendorNSS
+	}
 	switch {
-	case err == nil && profileFor(cfg.Vendor, info.ManufacturerID, info.Model, "").Vendor == hsm.VendorNSS:
-		if info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED != 0 && info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0 {
-			return fmt.Errorf("token %s of %s has a user PIN already", cfg.name(), cfg.Module)
-		}
-		so = nil
-	case err == nil:
+	case err == nil && !isNSS(info):
 		return fmt.Errorf("token %s of %s exists already: choose another label", cfg.name(), cfg.Module)
-	default:
-		if slot, err = lib.initFree(&cfg, so); err != nil {
+	case err == nil && info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED != 0 && info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0:
+		return fmt.Errorf("token %s of %s has a user PIN already", cfg.name(), cfg.Module)
+	case err != nil:
+		if slot, info, err = lib.free(&cfg); err != nil {
 			return err
+		}
+	}
+	if isNSS(info) {
+		so = nil // its security officer has none until there is a user PIN, and never again
+	} else {
+		label := []byte(cfg.TokenLabel + strings.Repeat(" ", 32-len(cfg.TokenLabel)))
+		if r := lib.initToken(slot, so, label); r.code != hsm.OK {
+			return fmt.Errorf("initialising token %s: %w", cfg.name(), &hsm.Error{Code: r.code, Function: hsm.FnOther, Vendor: cfg.Vendor})
 		}
 	}
 	h, err := lib.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
@@ -60,22 +68,16 @@ func InitToken(cfg Config, soPIN hsm.PIN) error {
 	return nil
 }
 
-// initFree initialises the token in the first slot that has an uninitialised one.
-func (l *library) initFree(cfg *Config, soPIN []byte) (uint, error) {
+// free is the first slot with a token that is not initialised.
+func (l *library) free(cfg *Config) (uint, pkcs11.TokenInfo, error) {
 	slots, err := l.ctx.GetSlotList(true)
 	if err != nil {
-		return 0, fmt.Errorf("listing the slots of %s: %w", cfg.Module, fault(err, hsm.FnOther, cfg.Vendor))
+		return 0, pkcs11.TokenInfo{}, fmt.Errorf("listing the slots of %s: %w", cfg.Module, fault(err, hsm.FnOther, cfg.Vendor))
 	}
 	for _, s := range slots {
-		i, err := l.ctx.GetTokenInfo(s)
-		if err != nil || i.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0 {
-			continue
+		if i, err := l.ctx.GetTokenInfo(s); err == nil && i.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
+			return s, i, nil
 		}
-		label := []byte(cfg.TokenLabel + strings.Repeat(" ", 32-len(cfg.TokenLabel)))
-		if r := l.functions.initToken(s, soPIN, label); r.code != hsm.OK {
-			return 0, fmt.Errorf("initialising token %s: %w", cfg.name(), &hsm.Error{Code: r.code, Function: hsm.FnOther, Vendor: cfg.Vendor})
-		}
-		return s, nil
 	}
-	return 0, fmt.Errorf("%s has no free slot for token %s: add one in the vendor's configuration", cfg.Module, cfg.name())
+	return 0, pkcs11.TokenInfo{}, fmt.Errorf("%s has no free slot for token %s: add one in the vendor's configuration", cfg.Module, cfg.name())
 }

@@ -202,10 +202,7 @@ func (s *Session) find(c hsm.Class, id []byte) (hsm.Handle, error) {
 func (s *Session) attribute(h hsm.Handle, a attribute) ([]byte, error) {
 	b := make([]byte, 1024)
 	r := s.t.lib.attribute(s.h, h, a, b)
-	if r.code == hsm.OK && (r.n < 0 || r.n > len(b)) {
-		r.code = hsm.GeneralError
-	}
-	if r.code != hsm.OK {
+	if !r.fits(b) {
 		return nil, s.failed(r.code, hsm.FnGetAttribute)
 	}
 	return b[:r.n], nil

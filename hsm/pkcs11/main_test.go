@@ -94,13 +94,16 @@ func nss(t testing.TB) Config {
 	return c
 }
 
+// kinds are the tokens there are.
+var kinds = []struct {
+	name string
+	cfg  func(testing.TB) Config
+}{{"softhsm", softHSM}, {"nss", nss}}
+
 // everyToken runs f on each kind of token there is.
 func everyToken(t *testing.T, f func(t *testing.T, tok *Token)) {
 	t.Helper()
-	for _, k := range []struct {
-		name string
-		cfg  func(testing.TB) Config
-	}{{"softhsm", softHSM}, {"nss", nss}} {
+	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) { f(t, openToken(t, k.cfg(t))) })
 	}
 }
@@ -136,6 +139,12 @@ func generate(t testing.TB, s *Session, spec hsm.Spec) hsm.Handle {
 		t.Fatalf("Generate(%+v): %v", spec, err)
 	}
 	return h
+}
+
+const aesMay = hsm.MayEncrypt | hsm.MayDecrypt | hsm.MayWrap | hsm.MayUnwrap
+
+func newKEK(t testing.TB, s *Session) hsm.Handle {
+	return generate(t, s, hsm.Spec{Type: hsm.KeyAES, Bits: 256, May: hsm.MayWrap | hsm.MayUnwrap})
 }
 
 func do(t testing.TB, s *Session, op *hsm.Op) []byte {

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/asn1"
 	"math/big"
 
@@ -40,46 +39,15 @@ func curveOf(s hsm.Spec) *curve {
 	return nil
 }
 
-// nssName is a name under which NSS keeps a private EC key. It only needs to be
-// unlike others; NSS would take the public point, which a wrapped key does not show.
-func nssName(s hsm.Spec) []byte {
-	if len(s.ID) > 0 {
-		return s.ID
-	}
-	return []byte("keyway")
-}
-
-// whole cuts off what follows the first DER value: private keys travel padded with zeros.
-func whole(der []byte) ([]byte, error) {
-	var v asn1.RawValue
-	rest, err := asn1.Unmarshal(der, &v)
-	if err != nil {
-		return nil, refused("the private key is not DER")
-	}
-	for _, b := range rest {
-		if b != 0 {
-			return nil, refused("something follows the private key")
-		}
-	}
-	return der[:len(der)-len(rest)], nil
-}
-
 // putPrivate adds the private key in PKCS#8 der to t. Its numbers pass through Go's big
 // integers, copies of which cannot be wiped.
 func putPrivate(t *template, p *Profile, s hsm.Spec, der []byte) error {
-	der, err := whole(der)
+	k, err := hsm.ParsePrivate(s, der)
 	if err != nil {
 		return err
 	}
-	k, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return refused("the private key is no PKCS#8") // the parser's words could quote the key
-	}
 	switch k := k.(type) {
 	case *rsa.PrivateKey:
-		if s.Type != hsm.KeyRSA || k.N.BitLen() != s.Bits || len(k.Primes) != 2 {
-			return refused("the private key is not of the type and size asked for")
-		}
 		k.Precompute()
 		t.bytes(attrModulus, k.N.Bytes())
 		t.bytes(attrPublicExponent, big.NewInt(int64(k.E)).Bytes())
@@ -95,70 +63,52 @@ func putPrivate(t *template, p *Profile, s hsm.Spec, der []byte) error {
 			clear(b)
 		}
 	case *ecdsa.PrivateKey:
-		c := curveOf(s)
-		if s.Type != hsm.KeyEC || c == nil || k.Curve != c.go_ {
-			return refused("the private key is not of the type and size asked for")
-		}
 		d, err := k.Bytes()
 		if err != nil {
 			return refused("the private key is no key of its curve")
 		}
-		t.bytes(attrECParams, c.oid)
+		t.bytes(attrECParams, curveOf(s).oid)
 		t.bytes(attrValue, d)
 		clear(d)
-		if p.ECNeedsName {
-			t.bytes(attrNSSDB, nssName(s))
+		if p.ECNeedsPoint {
+			point, err := k.PublicKey.Bytes()
+			if err != nil {
+				return refused("the private key is no key of its curve")
+			}
+			t.bytes(attrNSSDB, point)
 		}
 	case ed25519.PrivateKey:
-		if s.Type != hsm.KeyEd25519 {
-			return refused("the private key is not of the type asked for")
-		}
 		seed := k.Seed()
 		t.bytes(attrECParams, edwards25519.oid)
 		t.bytes(attrValue, seed)
 		clear(seed)
-	default:
-		return refused("the private key is of a kind Keyway does not know")
 	}
 	return nil
 }
 
 // putPublic adds the public key in the SubjectPublicKeyInfo der to t.
 func putPublic(t *template, s hsm.Spec, der []byte) error {
-	k, err := x509.ParsePKIXPublicKey(der)
+	k, err := hsm.ParsePublic(s, der)
 	if err != nil {
-		return refused("the public key is no SubjectPublicKeyInfo")
+		return err
 	}
-	wrong := refused("the public key is not of the type and size asked for")
 	var params, point []byte
 	switch k := k.(type) {
 	case *rsa.PublicKey:
-		if s.Type != hsm.KeyRSA || k.N.BitLen() != s.Bits {
-			return wrong
-		}
 		t.bytes(attrModulus, k.N.Bytes())
 		t.bytes(attrPublicExponent, big.NewInt(int64(k.E)).Bytes())
 		return nil
 	case *ecdsa.PublicKey:
-		c := curveOf(s)
-		if s.Type != hsm.KeyEC || c == nil || k.Curve != c.go_ {
-			return wrong
-		}
-		params = c.oid
+		params = curveOf(s).oid
 		if point, err = k.Bytes(); err != nil {
-			return wrong
+			return refused("the public key is no point of its curve")
 		}
 	case ed25519.PublicKey:
-		if s.Type != hsm.KeyEd25519 {
-			return wrong
-		}
 		params, point = edwards25519.oid, k
-	default:
-		return refused("the public key is of a kind Keyway does not know")
 	}
 	// The standard wants the point in an OCTET STRING.
 	if point, err = asn1.Marshal(point); err != nil {
-		return wrong
+		return refused("the public key's point has no encoding")
 	}
 	t.bytes(attrECParams, params)
 	t.bytes(attrECPoint, point)

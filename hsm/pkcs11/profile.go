@@ -36,10 +36,15 @@ type Profile struct {
 	// this process instead, and those that are Extractable are not sensitive. Only for software tokens,
 	// which keep their keys in this process anyway.
 	ClearWrap []hsm.KeyType
-	// ECNeedsName: a private EC key is unwrapped and created only with NSS's own name for it.
-	ECNeedsName bool
-	// WrapWholeOnly: AES_KEY_WRAP refuses private keys whose PKCS#8 is no multiple of 8 bytes long instead of padding them.
+	// ECNeedsPoint: a private EC key is made only with its public point, which is NSS's own attribute and which C_UnwrapKey
+	// does not take from the blob, so the blob is opened in this process. Only for software tokens.
+	ECNeedsPoint bool
+	// WrapWholeOnly: AES_KEY_WRAP refuses private keys whose PKCS#8 is no multiple of 8 bytes long instead of padding
+	// them. They are padded in this process instead; only for software tokens, which keep their keys there anyway.
 	WrapWholeOnly bool
+	// TrustsKeyTypes: a mechanism is not kept from a key of another type, which ends the process or computes something, so
+	// the type is looked at here first.
+	TrustsKeyTypes bool
 	// SerialGenerate: generating keys in several threads at once fails.
 	SerialGenerate bool
 	// FindAlone: finding objects while others are made or destroyed fails.
@@ -49,17 +54,17 @@ type Profile struct {
 var profiles = []Profile{
 	{
 		// Measured with 2.6.1. Its 0x210A pads with zeros before RFC 5649 and so loses the length.
-		// OAEP knows SHA-1 only. Key generation races (SoftHSMv2 issues 485, 573)
+		// OAEP knows SHA-1 only. RSA_PKCS_PSS with a key that is no RSA key is a SIGSEGV. Key generation races (SoftHSMv2 issues 485, 573)
 		// and so does finding (576); both are fixed in 2.7.0.
 		Vendor: hsm.VendorSoftHSM, Manufacturers: []string{"SoftHSM"}, Models: []string{"SoftHSM"},
 		Broken: []hsm.MechanismType{0x210A}, OAEPHashes: []hsm.Hash{hsm.SHA1}, SerialGenerate: true, FindAlone: true,
-		ClearWrap: []hsm.KeyType{hsm.KeyEd25519},
+		ClearWrap: []hsm.KeyType{hsm.KeyEd25519}, TrustsKeyTypes: true,
 	},
 	{
 		// Measured with softokn 3.87. C_WrapKey does not look at CKA_EXTRACTABLE, and its answer to
-		// how long the output will be is too small, which nobody here asks.
+		// how long the output will be is too small, which nobody here asks. It computes an HMAC or CMAC with a private key.
 		Vendor: hsm.VendorNSS, Manufacturers: []string{"Mozilla"}, Models: []string{"NSS 3"}, Libraries: []string{"NSS Internal"},
-		LargestSecret: 256, WrapsAnything: true, ECNeedsName: true, WrapWholeOnly: true,
+		LargestSecret: 256, WrapsAnything: true, ECNeedsPoint: true, WrapWholeOnly: true, TrustsKeyTypes: true,
 	},
 	{
 		// Thales documents about 30 threads for the best rate; 128 leaves room for a group of four.

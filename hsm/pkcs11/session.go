@@ -26,6 +26,8 @@ type Session struct {
 
 	// public holds the SubjectPublicKeyInfo of each pair made here.
 	public map[hsm.Handle][]byte
+	// types remembers the CKA_KEY_TYPE of keys used here, on tokens where that must be known.
+	types map[hsm.Handle]uint64
 	// scratch is where a digest is put behind its DigestInfo.
 	scratch [19 + 64]byte
 }
@@ -92,6 +94,39 @@ func (s *Session) failed(c hsm.Code, fn hsm.Function) error {
 		s.closing.Store(true)
 	}
 	return &hsm.Error{Code: c, Function: fn, Vendor: s.t.profile.Vendor}
+}
+
+// mechanismKeys are the key types of the mechanisms that use a key.
+var mechanismKeys = map[hsm.MechanismType]hsm.KeyType{
+	hsm.RSAPKCS: hsm.KeyRSA, hsm.RSAPKCSPSS: hsm.KeyRSA, hsm.RSAPKCSOAEP: hsm.KeyRSA, hsm.ECDSA: hsm.KeyEC, hsm.EDDSA: hsm.KeyEd25519,
+	hsm.SHA256HMAC: hsm.KeyGeneric, hsm.SHA384HMAC: hsm.KeyGeneric, hsm.SHA512HMAC: hsm.KeyGeneric,
+	hsm.AESCMAC: hsm.KeyAES, hsm.AESGCM: hsm.KeyAES, hsm.AESKeyWrap: hsm.KeyAES, hsm.AESKeyWrapKWP: hsm.KeyAES,
+}
+
+// mostTypes bounds Session.types.
+const mostTypes = 1024
+
+// fits refuses a key of another type than the mechanism's on tokens that take one. Handles are not given twice, so what
+// was once seen at one stays true.
+func (s *Session) fits(m hsm.MechanismType, key hsm.Handle, fn hsm.Function) error {
+	if !s.t.profile.TrustsKeyTypes {
+		return nil
+	}
+	kt, known := s.types[key]
+	if !known {
+		var err error
+		if kt, err = s.number(key, attrKeyType); err != nil {
+			return err
+		}
+		if len(s.types) >= mostTypes {
+			clear(s.types)
+		}
+		s.types[key] = kt
+	}
+	if kt != keyTypes[mechanismKeys[m]] {
+		return s.failed(hsm.KeyTypeInconsistent, fn)
+	}
+	return nil
 }
 
 // usable says which mechanism the token lacks.

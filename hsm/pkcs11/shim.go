@@ -34,6 +34,15 @@ type result struct {
 	step   int
 }
 
+// fits reports success with an output that is inside out. A library that claims to have written more, or an
+// impossible number, gets a code that says that something is wrong with it.
+func (r *result) fits(out []byte) bool {
+	if r.code == hsm.OK && (r.n < 0 || r.n > len(out)) {
+		r.code = hsm.DeviceError
+	}
+	return r.code == hsm.OK
+}
+
 func resultOf(r C.kw_result) result {
 	return result{hsm.Code(r.rv), int(r.len), hsm.Handle(r.handle), hsm.Handle(r.other), int(r.step)}
 }

@@ -39,7 +39,7 @@ const (
 	attrExtractable     attribute = 0x162
 	attrECParams        attribute = 0x180
 	attrECPoint         attribute = 0x181
-	// attrNSSDB is NSS's own name of a private key in its database.
+	// attrNSSDB is where NSS keeps the public point of a private EC key.
 	attrNSSDB attribute = 0xD5A0DB00
 )
 

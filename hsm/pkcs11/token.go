@@ -49,6 +49,9 @@ var _ hsm.Token = (*Token)(nil)
 // ctx bounds the wait. A call that hangs inside the library goes on after ctx has ended, and
 // what it opens is closed then.
 func Open(ctx context.Context, cfg Config) (*Token, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // a PIN is not tried for nobody
+	}
 	// A copy of our own, so that the caller may wipe his as soon as ctx has ended.
 	cfg.PIN = hsm.NewPIN(cfg.PIN.Reveal())
 	return within(ctx, func() (*Token, error) {
@@ -209,6 +212,9 @@ func (t *Token) Info() hsm.Info { return t.info }
 // OpenSession opens one more session. When the login has been lost the error is a Stale one: the
 // token must be closed and opened again, since the PIN is not kept.
 func (t *Token) OpenSession(ctx context.Context) (hsm.Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s, err := within(ctx, t.openSession, func(s *Session) { _ = s.Close() })
 	if err != nil {
 		return nil, err
@@ -231,7 +237,7 @@ func (t *Token) openSession() (*Session, error) {
 		_ = t.lib.ctx.CloseSession(h)
 		return nil, &hsm.Error{Code: c, Function: hsm.FnOpenSession, Vendor: t.profile.Vendor}
 	}
-	s := &Session{t: t, h: uint(h), public: map[hsm.Handle][]byte{}}
+	s := &Session{t: t, h: uint(h), public: map[hsm.Handle][]byte{}, types: map[hsm.Handle]uint64{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {

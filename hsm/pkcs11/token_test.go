@@ -3,16 +3,12 @@
 package pkcs11
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -213,84 +209,19 @@ func TestLostLoginIsReported(t *testing.T) {
 	newKEK(t, keeper(t, openToken(t, c)))
 }
 
-func TestCloseWhileBusy(t *testing.T) {
+func TestCloseForgetsItsSessions(t *testing.T) {
 	everyToken(t, func(t *testing.T, tok *Token) {
-		var wg sync.WaitGroup
-		for range 4 {
-			s := keeper(t, tok)
-			k := newKEK(t, s)
-			wg.Go(func() {
-				for {
-					op := &hsm.Op{Kind: hsm.OpWrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrap}, Key: k, In: make([]byte, 16)}
-					if err := s.Do(op); err != nil {
-						if hsm.FaultOf(err) != hsm.Stale {
-							t.Errorf("Do = %v", err)
-						}
-						return
-					}
-				}
-			})
+		for range 3 {
+			keeper(t, tok)
 		}
-		time.Sleep(5 * time.Millisecond)
 		if err := tok.Close(); err != nil {
 			t.Error(err)
 		}
-		wg.Wait()
 		tok.mu.Lock()
 		defer tok.mu.Unlock()
 		if n := len(tok.sessions); n != 0 {
 			t.Errorf("%d sessions left after Close", n)
 		}
-	})
-}
-
-func TestSessionsWorkSideBySide(t *testing.T) {
-	everyToken(t, func(t *testing.T, tok *Token) {
-		kek := newKEK(t, keeper(t, tok))
-		var wg sync.WaitGroup
-		for g := range 4 {
-			s := keeper(t, tok)
-			wg.Go(func() {
-				for i := range 8 {
-					spec := hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: fmt.Appendf(nil, "%d-%d", g, i), Extractable: true, May: aesMay}
-					h, err := s.Generate(spec)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					if f, err := s.Find(hsm.ClassSecret, spec.ID); err != nil || f != h {
-						t.Errorf("Find = %d, %v; want %d", f, err, h)
-					}
-					blob, err := s.WrapKey(kek, hsm.Mechanism{Type: hsm.AESKeyWrap}, h)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					spec.ID = nil
-					u, err := s.UnwrapKey(kek, hsm.Mechanism{Type: hsm.AESKeyWrap}, blob, spec)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					plain := bytes.Repeat([]byte{byte(i)}, 100)
-					e := &hsm.Op{Kind: hsm.OpEncrypt, Mech: hsm.Mechanism{Type: hsm.AESGCM}, Key: h, In: plain}
-					if err := s.Do(e); err != nil || e.Err != nil {
-						t.Error(err, e.Err)
-						return
-					}
-					d := &hsm.Op{Kind: hsm.OpDecrypt, Mech: hsm.Mechanism{Type: hsm.AESGCM}, Key: u, In: e.Out}
-					if err := s.Do(d); err != nil || d.Err != nil || !bytes.Equal(d.Out, plain) {
-						t.Error("the unwrapped key does not open what the first one encrypted", err, d.Err)
-					}
-					for _, x := range []hsm.Handle{h, u} {
-						if err := s.Destroy(x); err != nil {
-							t.Error(err)
-						}
-					}
-				}
-			})
-		}
-		wg.Wait()
 	})
 }
 
@@ -307,21 +238,4 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	if v := <-dropped; v != 7 {
 		t.Errorf("dropped %d", v)
 	}
-}
-
-func TestRandom(t *testing.T) {
-	everyToken(t, func(t *testing.T, tok *Token) {
-		s := keeper(t, tok)
-		a := do(t, s, &hsm.Op{Kind: hsm.OpRandom, Len: 32})
-		b := do(t, s, &hsm.Op{Kind: hsm.OpRandom, Len: 32})
-		if len(a) != 32 || bytes.Equal(a, b) {
-			t.Errorf("%d bytes, twice the same: %v", len(a), bytes.Equal(a, b))
-		}
-		for _, n := range []int{0, -1, 1<<20 + 1} {
-			op := hsm.Op{Kind: hsm.OpRandom, Len: n}
-			if err := s.Do(&op); err != nil || !errors.Is(op.Err, hsm.ErrInput) {
-				t.Errorf("%d random bytes: %v, %v", n, err, op.Err)
-			}
-		}
-	})
 }

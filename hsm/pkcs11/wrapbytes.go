@@ -12,35 +12,6 @@ func unsupportedHash(h hsm.Hash) error {
 	return fmt.Errorf("%w: %s with %s", hsm.ErrUnsupported, hsm.RSAPKCSOAEP, h)
 }
 
-// checkClear refuses what RFC 3394 or RFC 5649 cannot wrap. Tokens pad such input with zeros instead, and its length is lost.
-func checkClear(m hsm.MechanismType, n int) error {
-	if m == hsm.AESKeyWrap && (n < 16 || n%8 != 0) {
-		return refused("%d bytes cannot be wrapped by %s: it takes multiples of 8 from 16 on", n, m)
-	}
-	if n < 1 {
-		return refused("nothing to wrap")
-	}
-	return nil
-}
-
-// checkBlob refuses what cannot be the wrapping of anything.
-func checkBlob(m hsm.MechanismType, n int) error {
-	if m == hsm.RSAPKCSOAEP {
-		if n < 64 || n > 1024 {
-			return refused("%d bytes are no RSA block", n)
-		}
-		return nil
-	}
-	least := 24
-	if m == hsm.AESKeyWrapKWP {
-		least = 16
-	}
-	if n < least || n%8 != 0 {
-		return refused("%d bytes are not what %s makes: multiples of 8 from %d on", n, m, least)
-	}
-	return nil
-}
-
 // wrapSteps are the functions of the steps of kw_wrap_bytes, unwrapSteps those of kw_unwrap_bytes.
 var (
 	wrapSteps   = [...]hsm.Function{hsm.FnCreate, hsm.FnWrap, hsm.FnDestroy}
@@ -50,9 +21,6 @@ var (
 // wrapBytes wraps clear material by way of a session object, so that a key that may only wrap suffices.
 func (s *Session) wrapBytes(op *hsm.Op) error {
 	m := op.Mech.Type
-	if err := checkClear(m, len(op.In)); err != nil {
-		return err
-	}
 	// RFC 3394 adds 8 bytes, RFC 5649 8 to 15.
 	out := room(op.Out, len(op.In)+16)
 	s.t.objectsComeAndGo()
@@ -62,10 +30,7 @@ func (s *Session) wrapBytes(op *hsm.Op) error {
 		out = make([]byte, 4*len(out))
 		r = s.t.lib.wrapBytes(s.h, op.Key, m, op.In, out)
 	}
-	if r.code == hsm.OK && r.n > len(out) {
-		r.code = hsm.GeneralError
-	}
-	if r.code != hsm.OK {
+	if !r.fits(out) {
 		return s.failed(r.code, wrapSteps[r.step])
 	}
 	op.Out = out[:r.n]
@@ -74,9 +39,6 @@ func (s *Session) wrapBytes(op *hsm.Op) error {
 
 func (s *Session) unwrapBytes(op *hsm.Op) error {
 	m := op.Mech.Type
-	if err := checkBlob(m, len(op.In)); err != nil {
-		return err
-	}
 	out := room(op.Out, len(op.In))
 	if l := s.t.profile.LargestSecret; l > 0 && len(op.In) > l+8 {
 		out, err := s.call(hsm.FnUnwrap, op.Key, operation{kind: decrypt, mechanism: m}, nil, nil, op.In, out, 0)
@@ -88,10 +50,7 @@ func (s *Session) unwrapBytes(op *hsm.Op) error {
 	s.t.objectsComeAndGo()
 	defer s.t.objectsStay()
 	r := s.t.lib.unwrapBytes(s.h, op.Key, m, op.In, out)
-	if r.code == hsm.OK && r.n > len(out) {
-		r.code = hsm.GeneralError
-	}
-	if r.code != hsm.OK {
+	if !r.fits(out) {
 		clear(out)
 		return s.failed(r.code, unwrapSteps[r.step])
 	}

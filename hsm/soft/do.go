@@ -16,18 +16,6 @@ import (
 	"keyway/hsm"
 )
 
-// maxRandom bounds one request for random bytes.
-const maxRandom = 1 << 20
-
-func random(op *hsm.Op) error {
-	if op.Len < 1 || op.Len > maxRandom {
-		return fault(hsm.DataLenRange, hsm.FnRandom)
-	}
-	op.Out = grow(op.Out, op.Len)
-	_, _ = rand.Read(op.Out) // never fails (crypto/rand documents it)
-	return nil
-}
-
 // grow returns b with length n, in place where it fits.
 func grow(b []byte, n int) []byte {
 	if cap(b) < n {
@@ -40,9 +28,14 @@ var needs = map[hsm.OpKind]hsm.Permission{
 	hsm.OpSign: hsm.MaySign, hsm.OpEncrypt: hsm.MayEncrypt, hsm.OpDecrypt: hsm.MayDecrypt, hsm.OpWrap: hsm.MayWrap, hsm.OpUnwrap: hsm.MayUnwrap,
 }
 
-// do runs an operation with o.
+// do runs an operation that makes sense with o.
 func (o *object) do(op *hsm.Op) (err error) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
 	f := functionOf(op.Kind)
+	if o.gone {
+		return fault(hsm.KeyHandleInvalid, f)
+	}
 	if o.spec.May&needs[op.Kind] == 0 {
 		return fault(hsm.KeyFunctionNotPermitted, f)
 	}
@@ -50,7 +43,7 @@ func (o *object) do(op *hsm.Op) (err error) {
 	case hsm.OpSign:
 		return o.sign(op)
 	case hsm.OpEncrypt:
-		if op.Mech.Type != hsm.AESGCM || o.gcm == nil {
+		if o.gcm == nil {
 			return fault(hsm.KeyTypeInconsistent, f)
 		}
 		op.Out = grow(op.Out, hsm.GCMIVSize)
@@ -62,18 +55,15 @@ func (o *object) do(op *hsm.Op) (err error) {
 	case hsm.OpWrap:
 		op.Out, err = o.wrap(op.Out, op.Mech, op.In)
 		return err
-	case hsm.OpUnwrap:
-		op.Out, err = o.unwrap(op.Out, op.Mech, op.In)
-		return err
 	}
-	return fault(hsm.FunctionNotSupported, f)
+	op.Out, err = o.unwrap(op.Out, op.Mech, op.In)
+	return err
 }
 
 func (o *object) decrypt(op *hsm.Op) error {
-	switch {
-	case op.Mech.Type == hsm.AESGCM && o.gcm != nil:
-		if len(op.In) < hsm.GCMIVSize+hsm.GCMTagSize {
-			return fault(hsm.EncryptedDataLenRange, hsm.FnDecrypt)
+	if op.Mech.Type == hsm.AESGCM {
+		if o.gcm == nil {
+			return fault(hsm.KeyTypeInconsistent, hsm.FnDecrypt)
 		}
 		out, err := o.gcm.Open(op.Out, op.In[:hsm.GCMIVSize], op.In[hsm.GCMIVSize:], op.Mech.AAD)
 		if err != nil {
@@ -81,20 +71,18 @@ func (o *object) decrypt(op *hsm.Op) error {
 		}
 		op.Out = out
 		return nil
-	case op.Mech.Type == hsm.RSAPKCSOAEP:
-		k, ok := o.signer.(*rsa.PrivateKey)
-		if !ok || op.Mech.Hash == 0 {
-			return fault(hsm.KeyTypeInconsistent, hsm.FnDecrypt)
-		}
-		out, err := rsa.DecryptOAEP(op.Mech.Hash.Crypto().New(), nil, k, op.In, nil)
-		if err != nil {
-			return fault(hsm.EncryptedDataInvalid, hsm.FnDecrypt)
-		}
-		op.Out = append(op.Out, out...)
-		clear(out)
-		return nil
 	}
-	return fault(hsm.KeyTypeInconsistent, hsm.FnDecrypt)
+	k, ok := o.signer.(*rsa.PrivateKey)
+	if !ok {
+		return fault(hsm.KeyTypeInconsistent, hsm.FnDecrypt)
+	}
+	out, err := rsa.DecryptOAEP(op.Mech.Hash.Crypto().New(), nil, k, op.In, nil)
+	if err != nil {
+		return fault(hsm.EncryptedDataInvalid, hsm.FnDecrypt)
+	}
+	op.Out = append(op.Out, out...)
+	clear(out)
+	return nil
 }
 
 func (o *object) sign(op *hsm.Op) error {
@@ -129,9 +117,6 @@ func (o *object) signPrivate(op *hsm.Op) error {
 	var err error
 	switch k := o.signer.(type) {
 	case *rsa.PrivateKey:
-		if len(op.In) != op.Mech.Hash.Size() || op.Mech.Hash == 0 {
-			return fault(hsm.DataLenRange, hsm.FnSign)
-		}
 		switch op.Mech.Type {
 		case hsm.RSAPKCS:
 			sig, err = rsa.SignPKCS1v15(rand.Reader, k, op.Mech.Hash.Crypto(), op.In)
@@ -145,7 +130,7 @@ func (o *object) signPrivate(op *hsm.Op) error {
 		if op.Mech.Type != hsm.ECDSA {
 			return fault(hsm.KeyTypeInconsistent, hsm.FnSign)
 		}
-		if len(op.In) == 0 || len(op.In) > n {
+		if len(op.In) > n {
 			return fault(hsm.DataLenRange, hsm.FnSign)
 		}
 		var r, s *big.Int

@@ -110,7 +110,7 @@ func Open(dir, label string, pin hsm.PIN) (*Token, error) {
 	t := New(s.Label)
 	t.file = f
 	for _, o := range all {
-		obj, err := build(o.Spec, o.Material, hsm.FnCreate)
+		obj, err := build(o.Spec, o.Material)
 		clear(o.Material)
 		if err != nil {
 			return nil, fmt.Errorf("embedded token %s: an object does not parse: %w", path, err)

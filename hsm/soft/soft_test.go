@@ -2,158 +2,154 @@ package soft
 
 import (
 	"bytes"
-	"context"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"keyway/hsm"
 )
 
-func sess(t *testing.T, k *Token) hsm.Keeper {
+// newToken makes a token with one AES key as a token object, and returns its file.
+func newToken(t *testing.T, material []byte) (dir, file string) {
 	t.Helper()
-	s, err := k.OpenSession(context.Background())
+	dir = t.TempDir()
+	if err := Init(dir, "tok", hsm.NewPIN([]byte("pin-of-the-token"))); err != nil {
+		t.Fatal(err)
+	}
+	k, err := Open(dir, "tok", hsm.NewPIN([]byte("pin-of-the-token")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.(hsm.Keeper)
-}
-
-func unhex(t *testing.T, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
+	s, err := k.OpenSession(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	if _, err := s.(hsm.Keeper).Import(hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: []byte("key"), Token: true}, material); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir, filepath.Join(dir, "tok.token")
 }
 
-// Vectors of RFC 3394, 4.6, RFC 5649, 6, and RFC 4493, 4.
-func TestPublishedVectors(t *testing.T) {
-	s := sess(t, New("t"))
-	f := func(kek, in, want string, m hsm.MechanismType) {
-		t.Helper()
-		k := unhex(t, kek)
-		h, err := s.Import(hsm.Spec{Type: hsm.KeyAES, Bits: 8 * len(k), May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign}, k)
+func TestTheFileKeepsItsSecrets(t *testing.T) {
+	material := []byte("0123456789abcdefghijklmnopqrstuv")
+	dir, file := newToken(t, material)
+	st, err := os.Stat(file)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%s has mode %v, %v", file, st.Mode(), err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range [][]byte{material, material[:16], []byte("pin-of-the-token")} {
+		if bytes.Contains(b, secret) {
+			t.Errorf("%s is in the file", secret)
+		}
+	}
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
+		t.Errorf("beside the file there are %v, %v", all, err)
+	}
+	_, err = Open(dir, "tok", hsm.NewPIN([]byte("another-pin")))
+	var e *hsm.Error
+	if hsm.FaultOf(err) != hsm.Locked || !errors.As(err, &e) || e.Code != hsm.PinIncorrect || e.Function != hsm.FnLogin {
+		t.Errorf("a wrong PIN: %v", err)
+	}
+}
+
+// A damaged file is never opened as something else, nor written over.
+func TestADamagedFileIsRefused(t *testing.T) {
+	dir, file := newToken(t, make([]byte, 32))
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(f func(*sealed)) []byte {
+		var s sealed
+		if err := json.Unmarshal(good, &s); err != nil {
+			t.Fatal(err)
+		}
+		f(&s)
+		b, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		kind := hsm.OpWrap
-		if m == hsm.AESCMAC {
-			kind = hsm.OpSign
-		}
-		op := hsm.Op{Kind: kind, Mech: hsm.Mechanism{Type: m}, Key: h, In: unhex(t, in)}
-		if err := s.Do(&op); err != nil || op.Err != nil {
-			t.Fatal(err, op.Err)
-		}
-		if got := hex.EncodeToString(op.Out); got != want {
-			t.Errorf("%s: got %s, want %s", m, got, want)
-		}
-		if kind != hsm.OpWrap {
-			return
-		}
-		back := hsm.Op{Kind: hsm.OpUnwrap, Mech: op.Mech, Key: h, In: op.Out}
-		if err := s.Do(&back); err != nil || back.Err != nil || !bytes.Equal(back.Out, op.In) {
-			t.Errorf("%s: unwrapped to %x, %v", m, back.Out, back.Err)
-		}
-		for i := range op.Out {
-			bad := bytes.Clone(op.Out)
-			bad[i] ^= 1
-			back = hsm.Op{Kind: hsm.OpUnwrap, Mech: op.Mech, Key: h, In: bad}
-			if err := s.Do(&back); err != nil || hsm.FaultOf(back.Err) != hsm.Caller || len(back.Out) != 0 {
-				t.Fatalf("%s with byte %d changed: %v, %d bytes", m, i, back.Err, len(back.Out))
-			}
-		}
+		return b
 	}
-	f("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f",
-		"28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21", hsm.AESKeyWrap)
-	f("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8", "c37b7e6492584340bed12207808941155068f738", "138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a", hsm.AESKeyWrapKWP)
-	f("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8", "466f7250617369", "afbeb0f07dfbf5419200f2ccb50bb24f", hsm.AESKeyWrapKWP)
-	f("2b7e151628aed2a6abf7158809cf4f3c", "", "bb1d6929e95937287fa37d129b756746", hsm.AESCMAC)
-	f("2b7e151628aed2a6abf7158809cf4f3c", "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411", "dfa66747de9ae63030ca32611497c827", hsm.AESCMAC)
-}
-
-func TestATokenObjectSurvivesAndAWrongPINDoesNotOpen(t *testing.T) {
-	dir := t.TempDir()
-	pin := hsm.NewPIN([]byte("123456"))
-	if err := Init(dir, "tok", pin); err != nil {
-		t.Fatal(err)
-	}
-	if err := Init(dir, "tok", pin); err == nil {
-		t.Error("a token was replaced")
-	}
-	k, err := Open(dir, "tok", pin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := sess(t, k)
-	for _, token := range []bool{true, false} {
-		if _, err := s.Generate(hsm.Spec{Type: hsm.KeyEC, Bits: 256, ID: []byte{byte(len(dir)), b2i(token)}, Token: token, May: hsm.MaySign}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_ = k.Close()
-	k, err = Open(dir, "tok", pin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = sess(t, k)
-	if _, err := s.Find(hsm.ClassPrivate, []byte{byte(len(dir)), 1}); err != nil {
-		t.Errorf("the token object: %v", err)
-	}
-	if _, err := s.Find(hsm.ClassPrivate, []byte{byte(len(dir)), 0}); !errors.Is(err, hsm.ErrNotFound) {
-		t.Errorf("the session object: %v, want ErrNotFound", err)
-	}
-	if _, err := Open(dir, "tok", hsm.NewPIN([]byte("654321"))); hsm.FaultOf(err) != hsm.Locked {
-		t.Errorf("a wrong PIN: %v, want a Locked fault", err)
-	}
-}
-
-func b2i(b bool) byte {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func TestKeysTravelBetweenTokensAndStayInside(t *testing.T) {
-	a, b := sess(t, New("a")), sess(t, New("b"))
-	kek := bytes.Repeat([]byte{7}, 32)
-	spec := hsm.Spec{Type: hsm.KeyAES, Bits: 256, May: hsm.MayWrap | hsm.MayUnwrap}
-	ka, err := a.Import(spec, kek)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kb, err := b.Import(spec, kek)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrap := hsm.Mechanism{Type: hsm.AESKeyWrap}
-	for _, s := range []hsm.Spec{
-		{Type: hsm.KeyEC, Bits: 256, May: hsm.MaySign}, {Type: hsm.KeyEC, Bits: 521, May: hsm.MaySign}, {Type: hsm.KeyEd25519, May: hsm.MaySign},
-		{Type: hsm.KeyRSA, Bits: 2048, May: hsm.MaySign}, {Type: hsm.KeyAES, Bits: 128, May: hsm.MayEncrypt}, {Type: hsm.KeyGeneric, Bits: 384, May: hsm.MaySign},
+	for what, bad := range map[string][]byte{
+		"empty":           nil,
+		"cut":             good[:len(good)/2],
+		"no JSON":         []byte("x"),
+		"sealed is short": change(func(s *sealed) { s.Sealed = s.Sealed[:5] }),
+		"a changed byte":  change(func(s *sealed) { s.Sealed[len(s.Sealed)/2] ^= 1 }),
+		"another label":   change(func(s *sealed) { s.Label = "other" }),
+		"another salt":    change(func(s *sealed) { s.Salt[0] ^= 1 }),
+		"no iterations":   change(func(s *sealed) { s.Iterations = 0 }),
+		"too many":        change(func(s *sealed) { s.Iterations = 1 << 40 }),
 	} {
-		s.Extractable = true
-		h, err := a.Generate(s)
-		if err != nil {
+		if err := os.WriteFile(file, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		blob, err := a.WrapKey(ka, wrap, h)
-		if err != nil {
-			t.Fatal(err)
+		_, err := Open(dir, "tok", hsm.NewPIN([]byte("pin-of-the-token")))
+		if f := hsm.FaultOf(err); f != hsm.Device && f != hsm.Locked {
+			t.Errorf("%s: %v (%s)", what, err, f)
 		}
-		s.Extractable = false
-		h2, err := b.UnwrapKey(kb, wrap, blob, s)
-		if err != nil {
-			t.Fatalf("%+v: %v", s, err)
+		if now, _ := os.ReadFile(file); !bytes.Equal(now, bad) {
+			t.Errorf("%s: the file was written over", what)
 		}
-		if _, err := b.WrapKey(kb, wrap, h2); hsm.FaultOf(err) != hsm.Caller {
-			t.Errorf("%+v: a key that is not extractable was wrapped: %v", s, err)
+	}
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, "tok", hsm.NewPIN([]byte("pin-of-the-token"))); err != nil {
+		t.Errorf("the file as it was: %v", err)
+	}
+}
+
+func TestInitSaysWhatIsWrong(t *testing.T) {
+	dir, _ := newToken(t, make([]byte, 32))
+	f := func(dir, label, pin, want string) {
+		t.Helper()
+		if err := Init(dir, label, hsm.NewPIN([]byte(pin))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Init(%q, %q): %v, want %q", dir, label, err, want)
 		}
-		pa, errA := a.Public(h)
-		pb, errB := b.Public(h2)
-		if !bytes.Equal(pa, pb) || (errA == nil) != (errB == nil) {
-			t.Errorf("%+v: another public half", s)
-		}
+	}
+	f(dir, "tok", "1234", "exists already")
+	f(dir, "", "1234", "plain name")
+	f(dir, "../tok", "1234", "plain name")
+	f(dir, "a/b", "1234", "plain name")
+	f(dir, "b", "123", "at least 4")
+	f(filepath.Join(dir, "none"), "b", "1234", "no such file")
+	if _, err := Open(dir, "b", hsm.PIN{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a token that was never made: %v", err)
+	}
+}
+
+// A key that is wiped while somebody is about to use it gives no answer, least of all one made with zeros.
+func TestAWipedKeyIsNotUsed(t *testing.T) {
+	s, err := New("t").OpenSession(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.(hsm.Keeper).Import(hsm.Spec{Type: hsm.KeyGeneric, Bits: 256, May: hsm.MaySign, Extractable: true}, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.(*session).object(h, hsm.FnSign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.wipe()
+	op := hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}}
+	if err := o.do(&op); hsm.FaultOf(err) != hsm.Stale || len(op.Out) != 0 {
+		t.Errorf("%x, %v", op.Out, err)
+	}
+	if b, err := o.material(); hsm.FaultOf(err) != hsm.Stale {
+		t.Errorf("%x, %v", b, err)
 	}
 }

@@ -5,6 +5,7 @@ package soft
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
@@ -61,8 +62,8 @@ func (t *Token) Close() error {
 	defer t.mu.Unlock()
 	t.closed = true
 	for h, o := range t.objects {
-		o.wipe()
 		delete(t.objects, h)
+		o.wipe()
 	}
 	return nil
 }
@@ -116,6 +117,9 @@ func (s *session) add(o *object) (hsm.Handle, error) {
 
 // Find returns the one object of a class with an ID.
 func (s *session) Find(c hsm.Class, id []byte) (hsm.Handle, error) {
+	if len(id) == 0 {
+		return 0, input("an object without CKA_ID cannot be found")
+	}
 	s.t.mu.RLock()
 	defer s.t.mu.RUnlock()
 	if s.closed || s.t.closed {
@@ -173,8 +177,8 @@ func (s *session) Close() error {
 	s.closed = true
 	for h, o := range t.objects {
 		if o.owner == s && !o.spec.Token {
-			o.wipe()
 			delete(t.objects, h)
+			o.wipe()
 		}
 	}
 	return nil
@@ -182,31 +186,43 @@ func (s *session) Close() error {
 
 // Do runs op.
 func (s *session) Do(op *hsm.Op) error {
-	op.Out, op.Err = op.Out[:0], nil
+	op.Out = op.Out[:0]
+	if op.Err = s.do(op); op.Err == hsm.ErrClosed {
+		return op.Err
+	}
+	return nil
+}
+
+func (s *session) do(op *hsm.Op) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	if op.Kind != hsm.OpRandom && !s.t.info.Has(op.Mech.Type) {
+		return fmt.Errorf("%w: %s", hsm.ErrUnsupported, op.Mech.Type)
+	}
+	if err := op.Check(); err != nil {
+		return err
+	}
 	if op.Kind == hsm.OpRandom {
-		if s.t.isClosed() || s.closed {
-			op.Err = hsm.ErrClosed
-			return op.Err
-		}
-		op.Err = random(op)
+		op.Out = grow(op.Out, op.Len)
+		_, _ = rand.Read(op.Out) // never fails (crypto/rand documents it)
 		return nil
 	}
 	o, err := s.object(op.Key, functionOf(op.Kind))
 	if err != nil {
-		op.Err = err
-		if err == hsm.ErrClosed {
-			return err
-		}
-		return nil
+		return err
 	}
-	op.Err = o.do(op)
-	return nil
+	return o.do(op)
 }
 
-func (t *Token) isClosed() bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.closed
+// open returns ErrClosed when session or token have been closed.
+func (s *session) open() error {
+	s.t.mu.RLock()
+	defer s.t.mu.RUnlock()
+	if s.closed || s.t.closed {
+		return hsm.ErrClosed
+	}
+	return nil
 }
 
 func functionOf(k hsm.OpKind) hsm.Function {

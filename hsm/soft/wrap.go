@@ -23,7 +23,7 @@ func (o *object) wrap(dst []byte, m hsm.Mechanism, in []byte) ([]byte, error) {
 	}
 	if m.Type == hsm.RSAPKCSOAEP {
 		pub, ok := o.public.(*rsa.PublicKey)
-		if !ok || m.Hash == 0 {
+		if !ok {
 			return nil, fault(hsm.WrappingTypeInconsistent, hsm.FnWrap)
 		}
 		out, err := rsa.EncryptOAEP(m.Hash.Crypto().New(), rand.Reader, pub, in, nil)
@@ -35,29 +35,23 @@ func (o *object) wrap(dst []byte, m hsm.Mechanism, in []byte) ([]byte, error) {
 	if o.block == nil {
 		return nil, fault(hsm.WrappingTypeInconsistent, hsm.FnWrap)
 	}
-	switch m.Type {
-	case hsm.AESKeyWrap:
-		if len(in) < 16 || len(in)%8 != 0 {
+	if m.Type == hsm.AESKeyWrap {
+		if len(in) < 16 || len(in)%8 != 0 { // a secret of WrapKey; OpWrap was looked at before
 			return nil, input("AES key wrap takes multiples of 8 bytes from 16 on, not %d", len(in))
 		}
 		return kwSeal(dst, o.block, kwIV, in), nil
-	case hsm.AESKeyWrapKWP:
-		if len(in) == 0 {
-			return nil, input("there is nothing to wrap")
-		}
-		var iv [8]byte
-		copy(iv[:], kwpIV[:])
-		binary.BigEndian.PutUint32(iv[4:], uint32(len(in)))
-		padded := append(append(make([]byte, 0, len(in)+7), in...), make([]byte, (8-len(in)%8)%8)...)
-		defer clear(padded)
-		if len(padded) == 8 {
-			block := append(iv[:], padded...)
-			o.block.Encrypt(block, block)
-			return append(dst, block...), nil
-		}
-		return kwSeal(dst, o.block, iv, padded), nil
 	}
-	return nil, fault(hsm.MechanismInvalid, hsm.FnWrap)
+	var iv [8]byte
+	copy(iv[:], kwpIV[:])
+	binary.BigEndian.PutUint32(iv[4:], uint32(len(in)))
+	padded := append(append(make([]byte, 0, len(in)+7), in...), make([]byte, (8-len(in)%8)%8)...)
+	defer clear(padded)
+	if len(padded) == 8 {
+		block := append(iv[:], padded...)
+		o.block.Encrypt(block, block)
+		return append(dst, block...), nil
+	}
+	return kwSeal(dst, o.block, iv, padded), nil
 }
 
 // unwrap appends what wrap wrapped to dst. Every blob that does not open fails alike.
@@ -68,7 +62,7 @@ func (o *object) unwrap(dst []byte, m hsm.Mechanism, in []byte) ([]byte, error) 
 	bad := fault(hsm.WrappedKeyInvalid, hsm.FnUnwrap)
 	if m.Type == hsm.RSAPKCSOAEP {
 		k, ok := o.signer.(*rsa.PrivateKey)
-		if !ok || m.Hash == 0 {
+		if !ok {
 			return nil, fault(hsm.WrappingTypeInconsistent, hsm.FnUnwrap)
 		}
 		out, err := rsa.DecryptOAEP(m.Hash.Crypto().New(), nil, k, in, nil)
@@ -79,12 +73,6 @@ func (o *object) unwrap(dst []byte, m hsm.Mechanism, in []byte) ([]byte, error) 
 	}
 	if o.block == nil {
 		return nil, fault(hsm.WrappingTypeInconsistent, hsm.FnUnwrap)
-	}
-	if m.Type != hsm.AESKeyWrap && m.Type != hsm.AESKeyWrapKWP {
-		return nil, fault(hsm.MechanismInvalid, hsm.FnUnwrap)
-	}
-	if len(in)%8 != 0 || len(in) < 16 || m.Type == hsm.AESKeyWrap && len(in) < 24 {
-		return nil, fault(hsm.WrappedKeyLenRange, hsm.FnUnwrap)
 	}
 	var iv [8]byte
 	at := len(dst)
