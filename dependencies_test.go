@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,7 +15,7 @@ import (
 func imported(t *testing.T) map[string]string {
 	t.Helper()
 	// With -test a package that has tests is listed again with what these import.
-	out, err := exec.Command("go", "list", "-deps", "-test", "-json=ImportPath,Imports,Module", "./...").Output()
+	out, err := goList("-deps", "-test", "-json=ImportPath,Imports,Module", "./...")
 	if err != nil {
 		t.Fatal(err)
 	}
