@@ -113,19 +113,21 @@ func testFailedOperations(t *tester) {
 		// Well wrapped, and not by the rules of RFC 5649, 3: the length does not go with the padding, or that is not zeros.
 		h, raw := t.aes(s, 256, mayAll)
 		for _, n := range []int{8, 16, 24, 400} {
-			clear := append(random(n-8), 1, 2, 3, 4, 5, 6, 7, 8)
-			for _, said := range []uint32{0, 1, uint32(n - 8), uint32(n - 9), uint32(n - 7), uint32(n - 1), uint32(n + 1), 1 << 31, 1<<32 - 1} {
-				if said == uint32(n) {
-					continue
+			for _, said := range []int{0, 1, n - 16, n - 9, n - 8, n - 7, n - 1, n + 1, n + 8, 1 << 31, 1<<32 - 1} {
+				for _, end := range [][]byte{{1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, 8)} {
+					if zeros := end[0] == 0; said < 0 || said == n || zeros && said > n-8 && said < n {
+						continue // zeros after so many bytes are what there should be
+					}
+					clear := append(make([]byte, n-8), end...)
+					iv := binary.BigEndian.AppendUint32([]byte{0xA6, 0x59, 0x59, 0xA6}, uint32(said))
+					blob := keyWrap(raw, iv, clear)
+					if n == 8 {
+						blob = append(bytes.Clone(iv), clear...)
+						newAES(raw).Encrypt(blob, blob)
+					}
+					f("a wrapping of "+strconv.Itoa(n)+" bytes that says it has "+strconv.Itoa(said),
+						hsm.Op{Kind: hsm.OpUnwrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrapKWP}, Key: h, In: blob}, nil)
 				}
-				iv := binary.BigEndian.AppendUint32([]byte{0xA6, 0x59, 0x59, 0xA6}, said)
-				blob := keyWrap(raw, iv, clear)
-				if n == 8 {
-					blob = append(bytes.Clone(iv), clear...)
-					newAES(raw).Encrypt(blob, blob)
-				}
-				f("a wrapping of "+strconv.Itoa(n)+" bytes that says it has "+strconv.Itoa(int(said)),
-					hsm.Op{Kind: hsm.OpUnwrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrapKWP}, Key: h, In: blob}, clear)
 			}
 		}
 	}

@@ -205,7 +205,7 @@ func verify(pub crypto.PublicKey, m hsm.Mechanism, in, sig []byte) error {
 		}
 	}
 	if other := hsm.Verify(pub, m, in, sig); (err == nil) != (other == nil) {
-		return fmt.Errorf("hsm.Verify says %v, Go %v", other, err)
+		return fmt.Errorf("hsm.Verify and Go disagree: %w", errors.Join(other, err))
 	}
 	return err
 }

@@ -33,7 +33,7 @@ type object struct {
 func (o *object) wipe() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	
+	o.gone = true
 	clear(o.secret)
 }
 
