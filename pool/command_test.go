@@ -13,8 +13,8 @@ import (
 
 func TestADrainThatWasBegunCanBeFinishedOrTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newFlaky("b")
-		p := newPool(t, Config{}, newFlaky("a"), b)
+		b := newFaulty("b")
+		p := newPool(t, Config{}, newFaulty("a"), b)
 		defer p.Close()
 		state := func() State { return p.Stat().Members[0].State }
 		if err := p.BeginDrain("a", false); err != nil || state() != Draining {
@@ -51,14 +51,14 @@ func TestADrainThatWasBegunCanBeFinishedOrTakenBack(t *testing.T) {
 
 func TestALatchSetElsewhereKeepsAMemberFromLoggingInAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		var opens atomic.Int64
 		p, err := New(Config{Name: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFlaky("a"))}); err != nil {
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFaulty("a"))}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -10,95 +10,25 @@ import (
 	"time"
 
 	"keyway/hsm"
+	"keyway/hsm/hsmtest"
 	"keyway/hsm/soft"
 )
 
-// flaky is a real embedded token whose calls can be made to fail, to be slow and to hang.
-type flaky struct {
-	*soft.Token
-	fail  atomic.Pointer[hsm.Error] // every Do answers with it
-	delay atomic.Int64
-	hang  chan struct{} // not nil: every Do waits for it
-	ops   atomic.Int64
-	done  chan struct{} // closed by Kill
-	kill  sync.Once
+// newFaulty returns a real embedded token whose calls can be made to fail, to be slow and to hang.
+func newFaulty(name string) *hsmtest.Faulty { return hsmtest.NewFaulty(soft.New(name)) }
 
-	stale    atomic.Bool // the login is lost: no key can be used or made
-	hangFind atomic.Bool // Find waits as Do does
-}
+// doing is what the token's operations, apart from keys' comings and goings, meet from now on.
+func doing(f *hsmtest.Faulty, x hsmtest.Fault) { f.Inject(hsmtest.OnDo, x) }
 
-func newFlaky(name string) *flaky { return &flaky{Token: soft.New(name), done: make(chan struct{})} }
-
-func (f *flaky) OpenSession(ctx context.Context) (hsm.Session, error) {
-	s, err := f.Token.OpenSession(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &flakySession{s.(hsm.Keeper), f}, nil
-}
-
-func (f *flaky) PID() int              { return 1 }
-func (f *flaky) Kill()                 { f.kill.Do(func() { close(f.done) }) }
-func (f *flaky) Done() <-chan struct{} { return f.done }
-
-type flakySession struct {
-	hsm.Keeper
-	f *flaky
-}
-
+// errLogin is what a token answers that has lost its login.
 var errLogin = &hsm.Error{Code: hsm.UserNotLoggedIn, Function: hsm.FnSign}
 
-func (s *flakySession) Generate(spec hsm.Spec) (hsm.Handle, error) {
-	if s.f.stale.Load() {
-		return 0, errLogin
-	}
-	return s.Keeper.Generate(spec)
-}
-
-func (s *flakySession) Find(c hsm.Class, id []byte) (hsm.Handle, error) {
-	if s.f.hangFind.Load() {
-		<-s.f.done
-		return 0, hsm.ErrLinkLost
-	}
-	return s.Keeper.Find(c, id)
-}
-
-func (s *flakySession) Do(op *hsm.Op) error {
-	s.f.ops.Add(1)
-	if s.f.stale.Load() && op.Key != 0 {
-		op.Err = errLogin
-		return nil
-	}
-	if s.f.hang != nil {
-		select {
-		case <-s.f.hang:
-		case <-s.f.done:
-			op.Err = hsm.ErrLinkLost
-			return hsm.ErrLinkLost
-		}
-	}
-	select {
-	case <-s.f.done:
-		op.Err = hsm.ErrLinkLost
-		return hsm.ErrLinkLost
-	default:
-	}
-	if d := s.f.delay.Load(); d > 0 {
-		time.Sleep(time.Duration(d))
-	}
-	if e := s.f.fail.Load(); e != nil {
-		op.Err = e
-		return nil
-	}
-	return s.Keeper.Do(op)
-}
-
 // opened is a member's Open that hands out the same token.
-func opened(f *flaky) func(context.Context) (hsm.Token, error) {
+func opened(f *hsmtest.Faulty) func(context.Context) (hsm.Token, error) {
 	return func(context.Context) (hsm.Token, error) { return f, nil }
 }
 
-func newPool(t *testing.T, cfg Config, tokens ...*flaky) *Pool {
+func newPool(t *testing.T, cfg Config, tokens ...*hsmtest.Faulty) *Pool {
 	t.Helper()
 	cfg.Name = "test"
 	p, err := New(cfg)
@@ -118,10 +48,10 @@ var random16 = hsm.Op{Kind: hsm.OpRandom, Len: 16}
 
 func TestAFailingMemberIsNoticedByNobodyWhileAnotherServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		p := newPool(t, Config{}, a, b)
 		defer p.Close()
-		a.fail.Store(&hsm.Error{Code: hsm.DeviceError, Function: hsm.FnRandom})
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.DeviceError, Function: hsm.FnRandom}})
 		for i := range 8000 {
 			if out, err := p.Do(t.Context(), nil, random16); err != nil || len(out) != 16 {
 				t.Fatalf("operation %d: %v", i, err)
@@ -131,7 +61,7 @@ func TestAFailingMemberIsNoticedByNobodyWhileAnotherServes(t *testing.T) {
 		if s := p.Stat(); s.Members[0].State != Ejected || s.Members[1].State != Active {
 			t.Errorf("states %s and %s, want ejected and active", s.Members[0].State, s.Members[1].State)
 		}
-		a.fail.Store(nil)
+		a.Heal(hsmtest.OnDo)
 		time.Sleep(10 * time.Second)
 		if s := p.Stat(); s.Members[0].State != Active {
 			t.Errorf("the member that works again is %s", s.Members[0].State)
@@ -141,11 +71,11 @@ func TestAFailingMemberIsNoticedByNobodyWhileAnotherServes(t *testing.T) {
 
 func TestCallersCannotTripABreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p := newPool(t, Config{}, a)
 		defer p.Close()
 		for _, code := range []hsm.Code{hsm.EncryptedDataInvalid, hsm.DataLenRange} {
-			a.fail.Store(&hsm.Error{Code: code, Function: hsm.FnDecrypt})
+			doing(a, hsmtest.Fault{Err: &hsm.Error{Code: code, Function: hsm.FnDecrypt}})
 			for range 500 {
 				if _, err := p.Do(t.Context(), nil, random16); hsm.FaultOf(err) != hsm.Caller {
 					t.Fatalf("%s: %v, want the caller's fault", code, err)
@@ -160,10 +90,10 @@ func TestCallersCannotTripABreaker(t *testing.T) {
 
 func TestAnAmbiguousCodeIsTheCallersWhenTheCanaryPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p := newPool(t, Config{}, a)
 		defer p.Close()
-		a.fail.Store(&hsm.Error{Code: hsm.GeneralError, Function: hsm.FnDecrypt})
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnDecrypt}})
 		_, err := p.Do(t.Context(), nil, random16)
 		// The canary went through the same failing token, so the device is to blame …
 		if hsm.FaultOf(err) != hsm.Device && !errors.Is(err, ErrDevice) {
@@ -171,14 +101,11 @@ func TestAnAmbiguousCodeIsTheCallersWhenTheCanaryPasses(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		f := newFlaky("a")
-		p, _ := New(Config{Name: "test"})
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a)
 		defer p.Close()
-		open := func(context.Context) (hsm.Token, error) { return ambiguous{f}, nil }
-		if err := p.Add(MemberConfig{Name: "a", Open: open, Sessions: 1}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
+		// As SoftHSM does for a changed ciphertext.
+		a.Inject(hsmtest.OnDecrypt, hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnDecrypt}})
 		for range 50 {
 			_, err := p.Do(t.Context(), nil, hsm.Op{Kind: hsm.OpDecrypt})
 			// … and here it passes.
@@ -192,30 +119,12 @@ func TestAnAmbiguousCodeIsTheCallersWhenTheCanaryPasses(t *testing.T) {
 	})
 }
 
-// ambiguous answers every decryption with CKR_GENERAL_ERROR, as SoftHSM does for a changed ciphertext.
-type ambiguous struct{ *flaky }
-
-func (a ambiguous) OpenSession(ctx context.Context) (hsm.Session, error) {
-	s, err := a.Token.OpenSession(ctx)
-	return ambiguousSession{s.(hsm.Keeper)}, err
-}
-
-type ambiguousSession struct{ hsm.Keeper }
-
-func (s ambiguousSession) Do(op *hsm.Op) error {
-	if op.Kind == hsm.OpDecrypt {
-		op.Err = &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnDecrypt}
-		return nil
-	}
-	return s.Keeper.Do(op)
-}
-
 func TestAFullQueueIsRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p := newPool(t, Config{}, a)
 		defer p.Close()
-		a.delay.Store(int64(time.Second))
+		doing(a, hsmtest.Fault{Delay: time.Second})
 		var wg sync.WaitGroup
 		var full atomic.Int64
 		for range 20 { // 2 run, 4 wait, 14 are refused
@@ -242,11 +151,11 @@ func TestAFullQueueIsRefusedAtOnce(t *testing.T) {
 
 func TestACallerLeavesAtItsDeadlineAndItsJobIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p := newPool(t, Config{}, a)
 		defer p.Close()
-		a.delay.Store(int64(time.Second))
-		before := a.ops.Load()
+		doing(a, hsmtest.Fault{Delay: time.Second})
+		before := a.Count(hsmtest.OnDo)
 		var wg sync.WaitGroup
 		for range 6 {
 			synctest.Wait() // until the sessions have taken what they can, so that the others find room in the queue
@@ -261,7 +170,7 @@ func TestACallerLeavesAtItsDeadlineAndItsJobIsDropped(t *testing.T) {
 		}
 		wg.Wait()
 		time.Sleep(1500 * time.Millisecond)
-		if n := a.ops.Load() - before; n > 3 { // two that ran, and perhaps a canary
+		if n := a.Count(hsmtest.OnDo) - before; n > 3 { // two that ran, and perhaps a canary
 			t.Errorf("the token did %d operations; those whose callers had left should have been dropped", n)
 		}
 	})
@@ -269,10 +178,10 @@ func TestACallerLeavesAtItsDeadlineAndItsJobIsDropped(t *testing.T) {
 
 func TestAHungMemberIsKilledAndOthersTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		p := newPool(t, Config{OpTimeout: time.Second}, a)
 		defer p.Close()
-		a.hang = make(chan struct{})
+		doing(a, hsmtest.Fault{Until: make(chan struct{})})
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
@@ -289,7 +198,7 @@ func TestAHungMemberIsKilledAndOthersTakeOver(t *testing.T) {
 		}
 		wg.Wait()
 		select {
-		case <-a.done:
+		case <-a.Done():
 		default:
 			t.Error("the hung worker was not killed")
 		}
@@ -334,11 +243,11 @@ func TestAWrongPINIsTriedOnce(t *testing.T) {
 
 func TestADrainedMemberFinishesWhatItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		p := newPool(t, Config{}, a, b)
 		defer p.Close()
-		a.delay.Store(int64(100 * time.Millisecond))
-		b.delay.Store(int64(100 * time.Millisecond))
+		doing(a, hsmtest.Fault{Delay: 100 * time.Millisecond})
+		doing(b, hsmtest.Fault{Delay: 100 * time.Millisecond})
 		var wg sync.WaitGroup
 		for range 6 {
 			wg.Go(func() {
@@ -364,7 +273,7 @@ func TestADrainedMemberFinishesWhatItHas(t *testing.T) {
 func TestALostWorkerComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var opens atomic.Int64
-		tokens := []*flaky{newFlaky("a"), newFlaky("a")}
+		tokens := []*hsmtest.Faulty{newFaulty("a"), newFaulty("a")}
 		p, err := New(Config{Name: "test"})
 		if err != nil {
 			t.Fatal(err)

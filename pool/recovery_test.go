@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"keyway/hsm"
+	"keyway/hsm/hsmtest"
 	"keyway/lifecycle/key"
 )
 
@@ -24,18 +25,18 @@ func reopening(opens *atomic.Int64, tokens ...hsm.Token) func(context.Context) (
 
 func TestALostLoginIsFoundByTheCanaryAndTheTokenOpenedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		var opens atomic.Int64
 		p, err := New(Config{Name: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFlaky("a"))}); err != nil {
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFaulty("a"))}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		a.stale.Store(true)
+		a.Inject(hsmtest.OnKey|hsmtest.OnGenerate, hsmtest.Fault{Err: errLogin})
 		time.Sleep(30 * time.Second) // two canaries and a back-off
 		if opens.Load() != 2 {
 			t.Errorf("opened %d times after the login was lost, want 2", opens.Load())
@@ -48,7 +49,7 @@ func TestALostLoginIsFoundByTheCanaryAndTheTokenOpenedAgain(t *testing.T) {
 
 func TestACanaryWhoseSessionWentIsMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		var opens atomic.Int64
 		p, err := New(Config{Name: "test"})
 		if err != nil {
@@ -74,9 +75,8 @@ func TestACanaryWhoseSessionWentIsMadeAnew(t *testing.T) {
 
 func TestAMemberThatHangsWhileItJoinsIsKilledAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
-		a.hang = make(chan struct{}) // already the canary's first call does not return
-		a.hangFind.Store(true)
+		a := newFaulty("a")
+		a.Inject(hsmtest.OnDo|hsmtest.OnFind, hsmtest.Fault{Until: make(chan struct{})}) // already the canary's first call does not return
 		var opens atomic.Int64
 		p, err := New(Config{Name: "test", JoinTimeout: time.Minute})
 		if err != nil {
@@ -93,7 +93,7 @@ func TestAMemberThatHangsWhileItJoinsIsKilledAndTriedAgain(t *testing.T) {
 			t.Errorf("state %s, reason %q", s.State, s.Reason)
 		}
 		select {
-		case <-a.done:
+		case <-a.Done():
 		default:
 			t.Error("the worker that hung was not killed")
 		}
@@ -106,8 +106,8 @@ func TestAMemberThatHangsWhileItJoinsIsKilledAndTriedAgain(t *testing.T) {
 
 func TestAWorkerThatLeaksIsReplacedWhileAnotherServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := &leaky{flaky: newFlaky("a")}, newFlaky("b")
-		fresh := &leaky{flaky: newFlaky("a")}
+		a, b := &leaky{Faulty: newFaulty("a")}, newFaulty("b")
+		fresh := &leaky{Faulty: newFaulty("a")}
 		a.memory.Store(1 << 20)
 		var opens atomic.Int64
 		p, err := New(Config{Name: "test"})
@@ -140,7 +140,7 @@ func TestAWorkerThatLeaksIsReplacedWhileAnotherServes(t *testing.T) {
 }
 
 type leaky struct {
-	*flaky
+	*hsmtest.Faulty
 	memory atomic.Int64
 }
 
@@ -148,11 +148,11 @@ func (l *leaky) Memory() (int64, error) { return l.memory.Load(), nil }
 
 func TestTwoDrainsAtOnceLeaveOneMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		p := newPool(t, Config{}, a, b)
 		defer p.Close()
-		a.delay.Store(int64(time.Second)) // so that the drains have something to wait for
-		b.delay.Store(int64(time.Second))
+		doing(a, hsmtest.Fault{Delay: time.Second}) // so that the drains have something to wait for
+		doing(b, hsmtest.Fault{Delay: time.Second})
 		for range 8 {
 			go func() { _, _ = p.Do(t.Context(), nil, random16) }()
 		}
@@ -173,10 +173,10 @@ func TestTwoDrainsAtOnceLeaveOneMember(t *testing.T) {
 
 func TestALongDrainHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
-		p := newPool(t, Config{OpTimeout: time.Hour}, a, newFlaky("b"))
-		a.hang = make(chan struct{})
-		for a.ops.Load() < 2 { // the first is the canary's, perhaps
+		a := newFaulty("a")
+		p := newPool(t, Config{OpTimeout: time.Hour}, a, newFaulty("b"))
+		doing(a, hsmtest.Fault{Until: make(chan struct{})})
+		for a.Count(hsmtest.OnDo) < 2 { // the first is the canary's, perhaps
 			go func() { _, _ = p.Do(t.Context(), nil, random16) }()
 			time.Sleep(time.Millisecond)
 		}
@@ -184,7 +184,7 @@ func TestALongDrainHoldsUpNobody(t *testing.T) {
 		go func() { drained <- p.Drain(context.Background(), "a", false) }()
 		time.Sleep(time.Second)
 		begun := time.Now()
-		if err := p.Add(MemberConfig{Name: "c", Sessions: 2, Open: opened(newFlaky("c"))}); err != nil || time.Since(begun) != 0 {
+		if err := p.Add(MemberConfig{Name: "c", Sessions: 2, Open: opened(newFaulty("c"))}); err != nil || time.Since(begun) != 0 {
 			t.Errorf("adding a member while another drains: %v after %s", err, time.Since(begun))
 		}
 		if s := p.Stat().Members[0]; s.State != Draining || s.Busy == 0 {
@@ -201,10 +201,10 @@ func TestALongDrainHoldsUpNobody(t *testing.T) {
 
 func TestAMemberThatCannotUseAKeyRaisesAnAlarmAndAnotherServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		log := &strings.Builder{}
 		p := newPool(t, Config{Log: slog.New(slog.NewTextHandler(log, nil))}, a, b)
-		a.fail.Store(&hsm.Error{Code: hsm.MechanismInvalid, Function: hsm.FnSign})
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.MechanismInvalid, Function: hsm.FnSign}})
 		for range 1000 {
 			if _, err := p.Do(t.Context(), nil, random16); err != nil {
 				t.Fatal(err)

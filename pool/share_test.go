@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"keyway/hsm"
+	"keyway/hsm/hsmtest"
 )
 
 // p99 of the waits of a client that asks for 100 operations a second of a member that can do 1,000.
 func modestWait(t *testing.T, greedy int) (p99 time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p, err := New(Config{Name: "test", SlowStart: time.Nanosecond})
 		if err != nil {
 			t.Fatal(err)
@@ -28,7 +29,7 @@ func modestWait(t *testing.T, greedy int) (p99 time.Duration) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		a.delay.Store(int64(4 * time.Millisecond))
+		doing(a, hsmtest.Fault{Delay: 4 * time.Millisecond})
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		var got atomic.Int64

@@ -10,14 +10,16 @@ import (
 	"time"
 
 	"keyway/hsm"
+	"keyway/hsm/hsmtest"
 )
 
 func TestCallersOfAHungMemberAreServedElsewhereInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		p := newPool(t, Config{OpTimeout: time.Minute}, a)
 		defer p.Close()
-		a.hang = make(chan struct{})
+		release := make(chan struct{})
+		doing(a, hsmtest.Fault{Until: release})
 		var wg sync.WaitGroup
 		for range 6 { // two hang in the token, the others wait behind them
 			synctest.Wait()
@@ -42,16 +44,16 @@ func TestCallersOfAHungMemberAreServedElsewhereInTime(t *testing.T) {
 		if s.Breaker != "closed" || s.Hung != 0 {
 			t.Errorf("impatient callers counted against the device: breaker %s, %d hung", s.Breaker, s.Hung)
 		}
-		close(a.hang)
+		close(release)
 	})
 }
 
 func TestTheLastMemberIsWaitedForToTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p := newPool(t, Config{}, a)
 		defer p.Close()
-		a.delay.Store(int64(3 * time.Second))
+		doing(a, hsmtest.Fault{Delay: 3 * time.Second})
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		if _, err := p.Do(ctx, nil, random16); err != nil {
@@ -62,19 +64,19 @@ func TestTheLastMemberIsWaitedForToTheEnd(t *testing.T) {
 
 func TestAHungLibraryInThisProcessIsNotOpenedAgainUntilItsCallsReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		var opens atomic.Int64
 		p, err := New(Config{Name: "test", OpTimeout: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, inProcess{a}, inProcess{newFlaky("a")})}); err != nil {
+		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, inProcess{a}, inProcess{newFaulty("a")})}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		release := make(chan struct{})
-		a.hang = release
+		doing(a, hsmtest.Fault{Until: release})
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
@@ -101,7 +103,7 @@ type inProcess struct{ hsm.Token }
 
 func TestABusyTokenIsAskedLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p, err := New(Config{Name: "test"})
 		if err != nil {
 			t.Fatal(err)
@@ -111,7 +113,7 @@ func TestABusyTokenIsAskedLess(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		a.fail.Store(&hsm.Error{Code: hsm.FunctionFailed, Function: hsm.FnSign, Vendor: hsm.VendorCloudHSM})
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.FunctionFailed, Function: hsm.FnSign, Vendor: hsm.VendorCloudHSM}})
 		for range 20 {
 			_, err := p.Do(t.Context(), nil, random16)
 			if !errors.Is(err, ErrOverloaded) {
@@ -122,7 +124,7 @@ func TestABusyTokenIsAskedLess(t *testing.T) {
 		if s := p.Stat().Members[0]; s.Permits != 1 || s.Breaker != "closed" {
 			t.Errorf("%d permits, breaker %s; want 1 and closed", s.Permits, s.Breaker)
 		}
-		a.fail.Store(nil)
+		a.Heal(hsmtest.OnDo)
 		for range 200 {
 			if _, err := p.Do(t.Context(), nil, random16); err != nil {
 				t.Fatal(err)
@@ -132,13 +134,13 @@ func TestABusyTokenIsAskedLess(t *testing.T) {
 			t.Errorf("%d permits after 200 successes, want 16", s.Permits)
 		}
 		// With one permit no second operation enters the token.
-		a.fail.Store(&hsm.Error{Code: hsm.DeviceMemory, Function: hsm.FnSign})
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.DeviceMemory, Function: hsm.FnSign}})
 		for p.Stat().Members[0].Permits > 1 {
 			_, _ = p.Do(t.Context(), nil, random16)
 			time.Sleep(cutEvery)
 		}
-		a.fail.Store(nil)
-		a.delay.Store(int64(time.Second))
+		a.Heal(hsmtest.OnDo)
+		doing(a, hsmtest.Fault{Delay: time.Second})
 		begun := time.Now()
 		var wg sync.WaitGroup
 		for range 2 {
@@ -154,15 +156,15 @@ func TestABusyTokenIsAskedLess(t *testing.T) {
 func TestHedgingCutsOffSlowAnswersWithinTheBudget(t *testing.T) {
 	f := func(hedge time.Duration) (slowest time.Duration, retries uint64) {
 		synctest.Test(t, func(t *testing.T) {
-			a, b := newFlaky("a"), newFlaky("b")
+			a, b := newFaulty("a"), newFaulty("b")
 			p := newPool(t, Config{Hedge: hedge, SlowStart: time.Nanosecond}, a, b)
 			defer p.Close()
 			for i := range 2000 {
-				a.delay.Store(int64(time.Millisecond))
-				b.delay.Store(int64(time.Millisecond))
+				doing(a, hsmtest.Fault{Delay: time.Millisecond})
+				doing(b, hsmtest.Fault{Delay: time.Millisecond})
 				if i%100 == 99 { // one member thinks for a second, now and then
-					a.delay.Store(int64(time.Second) * int64(i/100%2))
-					b.delay.Store(int64(time.Second) * int64(1-i/100%2))
+					doing(a, hsmtest.Fault{Delay: time.Second * time.Duration(i/100%2)})
+					doing(b, hsmtest.Fault{Delay: time.Second * time.Duration(1-i/100%2)})
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				begun := time.Now()
@@ -187,11 +189,11 @@ func TestHedgingCutsOffSlowAnswersWithinTheBudget(t *testing.T) {
 
 func TestWithoutBudgetNobodyIsSentOnOnlyToFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newFlaky("a"), newFlaky("b")
+		a, b := newFaulty("a"), newFaulty("b")
 		p := newPool(t, Config{Hedge: 50 * time.Millisecond, RetryRatio: 1e-9, OpTimeout: time.Minute}, a, b)
 		defer p.Close()
-		a.delay.Store(int64(time.Second))
-		b.delay.Store(int64(time.Second))
+		doing(a, hsmtest.Fault{Delay: time.Second})
+		doing(b, hsmtest.Fault{Delay: time.Second})
 		for range 10 { // what a quiet pool has saved
 			p.budget.spend()
 		}
@@ -211,10 +213,10 @@ func TestWithoutBudgetNobodyIsSentOnOnlyToFail(t *testing.T) {
 
 func TestRetryAfterTellsTheTruth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newFlaky("a")
+		a := newFaulty("a")
 		p := newPool(t, Config{SlowStart: time.Nanosecond}, a)
 		defer p.Close()
-		a.delay.Store(int64(100 * time.Millisecond))
+		doing(a, hsmtest.Fault{Delay: 100 * time.Millisecond})
 		for range 4 { // the pool learns how long an operation takes
 			_, _ = p.Do(t.Context(), nil, random16)
 		}
@@ -235,7 +237,7 @@ func TestRetryAfterTellsTheTruth(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		var opens atomic.Int64
-		a, b := newFlaky("a"), newFlaky("a")
+		a, b := newFaulty("a"), newFaulty("a")
 		p, err := New(Config{Name: "test"})
 		if err != nil {
 			t.Fatal(err)
@@ -268,12 +270,12 @@ func TestHedgingStaysWithinTheRetryBudget(t *testing.T) {
 		}
 		defer p.Close()
 		for _, n := range []string{"a", "b"} {
-			f := newFlaky(n)
+			f := newFaulty(n)
 			if err := p.Add(MemberConfig{Name: n, Sessions: 64, Open: opened(f)}); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
-			f.delay.Store(int64(100 * time.Millisecond)) // every answer is slow: hedging cannot help, only cost
+			doing(f, hsmtest.Fault{Delay: 100 * time.Millisecond}) // every answer is slow: hedging cannot help, only cost
 		}
 		begun := time.Now()
 		var wg sync.WaitGroup
