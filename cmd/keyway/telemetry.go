@@ -18,6 +18,7 @@ import (
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
@@ -52,6 +53,10 @@ func startTelemetry(ctx context.Context, c telemetryConfig, log *slog.Logger) (*
 	}
 	t := &telemetry{metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
 	options := []metric.Option{metric.WithResource(res), metric.WithReader(scrape), metric.WithView(durations)}
+	if c.OTLPEndpoint == "" {
+		// Without traces nobody follows an exemplar, and looking for one costs each operation.
+		options = append(options, metric.WithExemplarFilter(exemplar.AlwaysOffFilter))
+	}
 	if c.OTLPEndpoint != "" {
 		base := strings.TrimSuffix(c.OTLPEndpoint, "/")
 		push, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"))

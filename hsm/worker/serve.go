@@ -54,7 +54,7 @@ func Serve(open Open) error {
 
 // serve serves one parent.
 func serve(conn net.Conn, open Open) error {
-	s := &server{link: newLink(conn), sessions: map[uint32]*served{}}
+	s := &server{link: newLink(conn), sessions: map[uint32]*served{}, pace: newPace()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	defer s.cancel()
 	defer s.link.close(hsm.ErrLinkLost)
@@ -126,6 +126,7 @@ type server struct {
 	sessions map[uint32]*served // the receiver's own
 	busy     atomic.Int64       // calls under way
 	cost     atomic.Int64       // a moving average of what a call takes, in nanoseconds
+	pace     *pace
 	wg       sync.WaitGroup
 }
 
@@ -200,6 +201,7 @@ func (s *server) spent(d time.Duration) time.Duration {
 	was := s.cost.Load()
 	now := was + (int64(d)-was)/8
 	s.cost.Store(now)
+	s.pace.spent(time.Duration(now))
 	return time.Duration(now)
 }
 

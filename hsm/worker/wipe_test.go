@@ -96,7 +96,7 @@ func TestServedWiped(t *testing.T) {
 			}
 		}
 	}()
-	s := &server{link: newLink(theirs), ctx: t.Context(), token: &echoToken{}}
+	s := &server{link: newLink(theirs), ctx: t.Context(), token: &echoToken{}, pace: newPace()}
 	ss := &served{server: s, id: 1, work: make(chan struct{}, 1), cancel: func() {}}
 	ss.free.Store(true)
 	ss.session = &echoSession{token: &echoToken{}}
