@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK      := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULN_DATABASE    := https://vuln.go.dev/index/db.json
 
-.PHONY: all help build run test test-pure check lint vuln deploy-check race fuzz bench load deps clean
+.PHONY: all help build run test test-pure check lint vuln deploy-check race million fuzz bench load deps clean
 
 all: build
 
@@ -51,6 +51,9 @@ vuln: ## known vulnerabilities, where their database can be reached
 
 deploy-check: build ## configurations, systemd unit, compose file, alerts, dashboard; says what it leaves out
 	@deploy/check.sh
+
+million: deps ## a million keys in the store: pages of the list, first requests for cold keys, memory
+	KEYWAY_KEYS=1000000 $(GO) test -count=1 -v -timeout 30m -run '^TestManyKeys$$' ./cmd/keyway
 
 race: deps ## every test with the race detector
 	$(GO) test -race -timeout 30m ./...

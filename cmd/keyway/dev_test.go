@@ -222,6 +222,7 @@ func TestDevInAChangedDirectory(t *testing.T) {
 }
 
 func TestDevJSONIsWholeAtAnyTime(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	r := startDev(t, onEmbedded, newDevDir(t, onEmbedded))
 	stop := make(chan struct{})
 	read := make(chan error, 1)

@@ -36,9 +36,11 @@ func (r *running) sign() (int, error) {
 
 // A worker that dies under load costs no request, and its successor serves.
 func TestAKilledWorkerCostsNoRequest(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	kinds(t, func(t *testing.T, kind string) {
+		t.Parallel()
 		r := startDev(t, kind, newDevDir(t, kind))
-		l := startLoad(8, r.sign)
+		l := startLoad(4, r.sign)
 		for _, name := range []string{"m1", "m2"} {
 			target := l.soFar(200) + 100
 			r.within(30*time.Second, "under load", func() bool { return l.soFar(200) >= target })
@@ -65,6 +67,7 @@ func TestAKilledWorkerCostsNoRequest(t *testing.T) {
 
 // With no worker left requests fail at once and say when to come back; then everything serves again by itself.
 func TestAllWorkersKilledFailFastAndComeBack(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	r := startDev(t, onEmbedded, newDevDir(t, onEmbedded))
 	for _, m := range r.info().Members {
 		kill(t, m.PID)
@@ -288,7 +291,9 @@ func (p *pinTap) set(pin string) (old string) {
 
 // A wrong PIN is tried exactly once, whatever happens, until a person has set it right and says so.
 func TestAWrongPINIsTriedOnce(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	kinds(t, func(t *testing.T, kind string) {
+		t.Parallel()
 		dir := newDevDir(t, kind)
 		tap := newPINTap(t, filepath.Join(dir, "tokens", "m2", "pin"))
 		right := tap.set("a-wrong-pin\n")

@@ -22,6 +22,9 @@ import (
 // custodyWait is how long a node waits for its custody token when it starts.
 const custodyWait = 30 * time.Second
 
+// telemetryWait is how long the last metrics and traces may take to be sent.
+const telemetryWait = 2 * time.Second
+
 // node is one running Keyway: the store, the pools with their tokens, the gateway and the operators' API.
 type node struct {
 	cfg       *config
@@ -60,7 +63,15 @@ func openNode(ctx context.Context, cfg *config, l bound, log *slog.Logger) (n *n
 	if n.telemetry, err = startTelemetry(ctx, cfg.Telemetry, log); err != nil {
 		return n, err
 	}
-	n.defers(n.telemetry.Close)
+	n.defers(func(ctx context.Context) error {
+		// A collector that is away must not hold up the end, nor make it a bad one.
+		ctx, cancel := context.WithTimeout(ctx, telemetryWait)
+		defer cancel()
+		if err := n.telemetry.Close(ctx); err != nil {
+			log.Warn("the last telemetry could not be sent", "error", err)
+		}
+		return nil
+	})
 	tok, err := newTokens(log)
 	if err != nil {
 		return n, err
