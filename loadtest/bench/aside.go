@@ -99,7 +99,7 @@ func (a *aside) underLoad(ctx context.Context, s *settings, n *node.Node) error 
 	a.connections = s.connections
 	for i := range s.operations {
 		o := &s.operations[i]
-		h, err := newOverHTTP(n, o, s.connections)
+		h, err := newOverHTTP(n, o, s.connections, 0)
 		if err != nil {
 			return err
 		}

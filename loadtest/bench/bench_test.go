@@ -54,7 +54,7 @@ func TestABenchOnEmbeddedTokens(t *testing.T) {
 	}
 	for _, want := range []string{
 		"with embedded token on", "### P-256 sign\n", "### RSA-2048 sign (PSS)\n", "### AES-GCM wrap of 32 bytes\n", "### HMAC-SHA-256 of 32 bytes\n",
-		"\n| pool.Do, workers | ", "\n| HTTP, 8 connections | ", "\n| HTTP, 1 connection | ", "raw PKCS#11, 1 session", "raw PKCS#11, 16 sessions",
+		"\n| pool.Do, workers | ", "\n| HTTP, 8 connections | ", "\n| HTTP, 1 connection | ", "\n| HTTP, batches of 48, 1 connection | ", "raw PKCS#11, 1 session", "raw PKCS#11, 16 sessions",
 		"\n| isolation, of in-process P-256 sign |", "\n| `pool.Do` alone | ≤ 6 allocations |", "\n| memory under 8 connections | ≤ 300 MB |", "\n| rsa-2048, sign |",
 	} {
 		if !strings.Contains(string(b), want) {
@@ -146,6 +146,23 @@ func TestWrongAnswersAreNoticed(t *testing.T) {
 		if err := d.verifyOne(t.Context(), bad, public); err == nil {
 			t.Errorf("not noticed: %s", bad)
 		}
+	}
+}
+
+func TestWrongBatchesAreNoticed(t *testing.T) {
+	d := &overHTTP{op: &operation{call: "nothing", answer: "x"}, batch: 2}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("none")})
+	for _, body := range []string{
+		`{"results":[{"id":"0","status":200,"x":"AA=="}]}`,
+		`{"results":[{"id":"0","status":200,"x":"AA=="},{"id":"1","status":503,"x":"AA=="}]}`,
+		`{"results":[{"id":"1","status":200,"x":"AA=="},{"id":"0","status":200,"x":"AA=="}]}`,
+	} {
+		if err := d.verifyBatch(t.Context(), []byte(body), public); err == nil || strings.Contains(err.Error(), "asn1") {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+	if err := d.verifyBatch(t.Context(), []byte(`{"results":[{"id":"0","status":200,"x":"AA=="},{"id":"1","status":200,"x":"AA=="}]}`), public); err == nil || !strings.Contains(err.Error(), "asn1") {
+		t.Errorf("a batch whose results have places and status but do not verify: %v", err)
 	}
 }
 

@@ -62,7 +62,7 @@ func dial(addr netip.AddrPort) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{fd: fd, in: make([]byte, 0, 16<<10)}
+	c := &connection{fd: fd, in: make([]byte, 0, 64<<10)}
 	if err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err == nil {
 		if err = unix.SetNonblock(fd, true); err == nil {
 			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)

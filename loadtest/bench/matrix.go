@@ -22,6 +22,12 @@ type way struct {
 	run  func(context.Context, time.Duration) (*cell, error)
 }
 
+// batchSize is how many operations the batches have; the gateway runs batchWidth of one batch at once, unless configured.
+const (
+	batchSize  = 48
+	batchWidth = 16
+)
+
 // row is one operation with all its ways and what they did, round by round.
 type row struct {
 	op    *operation
@@ -112,12 +118,18 @@ func (b *bench) addRow(ctx context.Context, maker hsm.Keeper, o *operation) erro
 		r.ways = append(r.ways, way{name, false, newPooled(b.pools[i], m, o, s.connections).run})
 	}
 	for _, n := range []int{s.connections, 1} {
-		h, err := newOverHTTP(b.node, o, n)
+		h, err := newOverHTTP(b.node, o, n, 0)
 		if err != nil {
 			return err
 		}
 		r.ways = append(r.ways, way{fmt.Sprintf("HTTP, %d connection%s", n, plural(n)), false, h.run})
 	}
+	n := max(1, s.connections/batchWidth)
+	h, err := newOverHTTP(b.node, o, n, batchSize)
+	if err != nil {
+		return err
+	}
+	r.ways = append(r.ways, way{fmt.Sprintf("HTTP, batches of %d, %d connection%s", batchSize, n, plural(n)), false, h.run})
 	r.cells = make([][]*cell, len(r.ways))
 	b.rows = append(b.rows, r)
 	return nil

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"keyway/hsm"
 	"keyway/lifecycle/key"
@@ -143,11 +144,22 @@ func (o *operation) verify(ctx context.Context, m *material, do doer, samples []
 	return nil
 }
 
-// body returns the request's body of o's call.
-func (o *operation) body() []byte {
-	b, err := json.Marshal(map[string][]byte{o.field: message})
+// body returns the body of a request for o's call.
+func (o *operation) body() []byte { return marshal(map[string]any{o.field: message}) }
+
+// batchBody returns the body of a batch of n such calls.
+func (o *operation) batchBody(n int) []byte {
+	var all []map[string]any
+	for i := range n {
+		all = append(all, map[string]any{"id": strconv.Itoa(i), "op": o.call, "key": o.key, o.field: message})
+	}
+	return marshal(map[string]any{"operations": all})
+}
+
+func marshal(v any) []byte {
+	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // a map of strings and bytes always marshals
+		panic(err) // maps of strings and bytes always marshal
 	}
 	return b
 }

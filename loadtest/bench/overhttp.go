@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,10 +28,11 @@ type overHTTP struct {
 	op    *operation
 	meter meter
 	conns int
+	batch int // operations in a request; 0: one, by the call itself
 }
 
 // newOverHTTP prepares a gateway that serves; it stays the caller's.
-func newOverHTTP(n *node.Node, o *operation, conns int) (*overHTTP, error) {
+func newOverHTTP(n *node.Node, o *operation, conns, batch int) (*overHTTP, error) {
 	workers, err := childrenOf(n.PID())
 	if err != nil {
 		return nil, err
@@ -38,10 +40,15 @@ func newOverHTTP(n *node.Node, o *operation, conns int) (*overHTTP, error) {
 	if len(workers) < members {
 		return nil, fmt.Errorf("the gateway has %d worker processes, not %d", len(workers), members)
 	}
-	return &overHTTP{node: n, op: o, conns: conns, meter: meter{[]int{n.PID()}, workers}}, nil
+	return &overHTTP{node: n, op: o, conns: conns, batch: batch, meter: meter{[]int{n.PID()}, workers}}, nil
 }
 
-func (d *overHTTP) path() string { return "/api/v1/keys/" + d.op.key + "/" + d.op.call }
+func (d *overHTTP) path() string {
+	if d.batch > 0 {
+		return "/api/v1/batch"
+	}
+	return "/api/v1/keys/" + d.op.key + "/" + d.op.call
+}
 
 func (d *overHTTP) run(ctx context.Context, long time.Duration) (*cell, error) {
 	addr, err := netip.ParseAddrPort(strings.TrimPrefix(d.node.URL, "http://"))
@@ -49,6 +56,9 @@ func (d *overHTTP) run(ctx context.Context, long time.Duration) (*cell, error) {
 		return nil, fmt.Errorf("the gateway's URL %s: %w", d.node.URL, err)
 	}
 	body := d.op.body()
+	if d.batch > 0 {
+		body = d.op.batchBody(d.batch)
+	}
 	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		d.path(), addr, d.node.ClientToken, len(body), body)
 	g, err := newGenerator(addr, d.conns, request)
@@ -59,6 +69,9 @@ func (d *overHTTP) run(ctx context.Context, long time.Duration) (*cell, error) {
 	c, err := d.meter.measure(func(c *cell) error { return g.run(ctx, c, long) })
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(), err)
+	}
+	if d.batch > 0 {
+		c.ops *= d.batch
 	}
 	return c, d.verify(ctx, c.samples)
 }
@@ -73,11 +86,41 @@ func (d *overHTTP) verify(ctx context.Context, bodies [][]byte) error {
 		}
 	}
 	for _, b := range bodies {
-		if err := d.verifyOne(ctx, b, public); err != nil {
+		var err error
+		if d.batch > 0 {
+			err = d.verifyBatch(ctx, b, public)
+		} else {
+			err = d.verifyOne(ctx, b, public)
+		}
+		if err != nil {
 			return fmt.Errorf("an answer to %s does not verify: %w", d.path(), err)
 		}
 	}
 	return nil
+}
+
+// verifyBatch looks at the place and status of each result of a batch, and verifies the first and the last.
+func (d *overHTTP) verifyBatch(ctx context.Context, body, public []byte) error {
+	var a struct{ Results []json.RawMessage }
+	if err := json.Unmarshal(body, &a); err != nil {
+		return err
+	}
+	if len(a.Results) != d.batch {
+		return fmt.Errorf("%d results of %d operations", len(a.Results), d.batch)
+	}
+	for i, raw := range a.Results {
+		var r struct {
+			ID     string
+			Status int
+		}
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return err
+		}
+		if r.ID != strconv.Itoa(i) || r.Status != http.StatusOK {
+			return fmt.Errorf("result %d is %s", i, raw)
+		}
+	}
+	return errors.Join(d.verifyOne(ctx, a.Results[0], public), d.verifyOne(ctx, a.Results[d.batch-1], public))
 }
 
 func (d *overHTTP) verifyOne(ctx context.Context, body, public []byte) error {

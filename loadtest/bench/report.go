@@ -16,7 +16,7 @@ import (
 func (b *bench) report(w io.Writer) {
 	s := b.settings
 	fmt.Fprintf(w, "Made by `%s` with %s on %d × %s, %s.\n", s.command, s.tokens(), runtime.NumCPU(), processor(), runtime.Version())
-	fmt.Fprintf(w, "Medians of %d rounds of %s for each line, in brackets the lowest and the highest round. CPU in µs for each operation; *added* is gateway and workers beyond the raw token's CPU (for `pool.Do`: caller and workers beyond it).\n", s.rounds, s.duration)
+	fmt.Fprintf(w, "Medians of %d rounds of %s for each line, in brackets the lowest and the highest round. CPU in µs for each operation; *added* is gateway and workers beyond the raw token's CPU (for `pool.Do`: caller and workers beyond it). p50 and p99 of a batch are the whole batch's.\n", s.rounds, s.duration)
 	for i := range b.rows {
 		b.rows[i].table(w)
 	}
