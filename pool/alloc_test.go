@@ -5,6 +5,7 @@ package pool
 import (
 	"context"
 	"testing"
+	"time"
 
 	"keyway/hsm"
 )
@@ -58,6 +59,18 @@ func TestDoAllocatesLittle(t *testing.T) {
 	})
 	if n > 6 {
 		t.Errorf("%.1f allocations for one operation, at most 6 are promised", n)
+	}
+}
+
+func TestObservationsAllocateNothing(t *testing.T) {
+	m := newMemberMetrics("pool", "member")
+	n := testing.AllocsPerRun(1000, func() {
+		m.record(hsm.OpSign, time.Microsecond, time.Millisecond, 0)
+		m.record(hsm.OpRandom, time.Microsecond, time.Millisecond, hsm.Locked)
+		m.record(hsm.OpKind(200), time.Microsecond, time.Millisecond, 0) // of none that there is
+	})
+	if n > 0 {
+		t.Errorf("%.1f allocations for three observations", n)
 	}
 }
 

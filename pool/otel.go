@@ -16,7 +16,7 @@ const scope = "keyway/pool"
 // memberMetrics holds a member's instruments with their attribute sets made beforehand: an observation allocates nothing.
 type memberMetrics struct {
 	run, total metric.Float64Histogram
-	sets       map[hsm.OpKind][]metric.MeasurementOption // by fault
+	sets       [hsm.OpRandom + 1][hsm.Locked + 1][]metric.RecordOption // by operation and fault
 }
 
 func newMemberMetrics(pool, member string) memberMetrics {
@@ -24,27 +24,26 @@ func newMemberMetrics(pool, member string) memberMetrics {
 	// An error here means a name that is no instrument's; the instrument is then one that does nothing.
 	run, _ := meter.Float64Histogram("hsm.operation.duration", metric.WithUnit("s"), metric.WithDescription("time on the token, without queueing"))
 	total, _ := meter.Float64Histogram("hsm.operation.total_duration", metric.WithUnit("s"), metric.WithDescription("time in the member, with queueing"))
-	m := memberMetrics{run: run, total: total, sets: map[hsm.OpKind][]metric.MeasurementOption{}}
-	for k := hsm.OpKind(0); k <= hsm.OpRandom; k++ {
-		for f := hsm.Fault(0); f <= hsm.Locked; f++ {
-			a := []attribute.KeyValue{attribute.String("hsm.pool", pool), attribute.String("hsm.member", member), attribute.String("hsm.operation", k.String())}
+	m := memberMetrics{run: run, total: total}
+	for k := range m.sets {
+		for f := range m.sets[k] {
+			a := []attribute.KeyValue{attribute.String("hsm.pool", pool), attribute.String("hsm.member", member), attribute.String("hsm.operation", hsm.OpKind(k).String())}
 			if f != 0 {
-				a = append(a, attribute.String("error.type", f.String()))
+				a = append(a, attribute.String("error.type", hsm.Fault(f).String()))
 			}
-			m.sets[k] = append(m.sets[k], metric.WithAttributeSet(attribute.NewSet(a...)))
+			m.sets[k][f] = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(a...))}
 		}
 	}
 	return m
 }
 
 func (m *memberMetrics) record(k hsm.OpKind, run, total time.Duration, f hsm.Fault) {
-	sets := m.sets[k]
-	if int(f) >= len(sets) {
+	if int(k) >= len(m.sets) || int(f) >= len(m.sets[k]) {
 		return
 	}
-	ctx := context.Background()
-	m.run.Record(ctx, run.Seconds(), sets[f])
-	m.total.Record(ctx, total.Seconds(), sets[f])
+	ctx, set := context.Background(), m.sets[k][f]
+	m.run.Record(ctx, run.Seconds(), set...)
+	m.total.Record(ctx, total.Seconds(), set...)
 }
 
 // observe registers the gauges that are read when somebody asks, and returns how to take them away.
