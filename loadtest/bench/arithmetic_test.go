@@ -174,3 +174,16 @@ func TestOperationsAreChosen(t *testing.T) {
 		t.Errorf("an operation that there is not: %v", err)
 	}
 }
+
+func TestAReportStandsBetweenItsMarks(t *testing.T) {
+	f := func(old, want string) {
+		t.Helper()
+		if got := string(between([]byte(old), []byte("new\n"))); got != want {
+			t.Errorf("into %q: %q, want %q", old, got, want)
+		}
+	}
+	f("", "new\n")
+	f("an older report\n", "new\n")
+	f("a\n"+beginMark+endMark+"b\n", "a\n"+beginMark+"new\n"+endMark+"b\n")
+	f("a\n"+beginMark+"old\n"+endMark+"b\n", "a\n"+beginMark+"new\n"+endMark+"b\n")
+}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -79,7 +80,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var report bytes.Buffer
 	b.report(&report)
 	if out != "" {
-		if err := os.WriteFile(out, report.Bytes(), 0o644); err != nil {
+		if err := write(out, report.Bytes()); err != nil {
 			fmt.Fprintf(stderr, "bench: %v\n", err)
 			return 1
 		}
@@ -93,13 +94,38 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// The marks between which a document holds a report.
+const (
+	beginMark = "<!-- bench: begin -->\n"
+	endMark   = "<!-- bench: end -->\n"
+)
+
+// write writes the report to a file, or between the marks of one that has them.
+func write(file string, report []byte) error {
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(file, between(old, report), 0o644)
+}
+
+// between returns old with what stands between its marks replaced by report, or report alone.
+func between(old, report []byte) []byte {
+	head, rest, begins := bytes.Cut(old, []byte(beginMark))
+	_, tail, ends := bytes.Cut(rest, []byte(endMark))
+	if !begins || !ends {
+		return report
+	}
+	return slices.Concat(head, []byte(beginMark), report, []byte(endMark), tail)
+}
+
 // parse reads the command line; out is where the report goes, "" for standard output.
 func parse(args []string, stderr io.Writer) (s *settings, out string, err error) {
 	s = &settings{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&s.keyway, "keyway", "bin/keyway", "the program that serves HTTP")
-	f.StringVar(&out, "o", "", "write the report, in Markdown, to this file")
+	f.StringVar(&out, "o", "", "write the report, in Markdown, to this file; in one that has the two marks, such as docs/performance.md, only between them")
 	f.BoolVar(&s.embedded, "embedded", false, "embedded tokens even where SoftHSM 2 is installed")
 	f.DurationVar(&s.duration, "duration", time.Second, "how long each cell is measured in each round")
 	f.IntVar(&s.rounds, "rounds", 5, "how many rounds there are; the report shows their medians")
