@@ -85,6 +85,15 @@ func TestProcFilesAreParsed(t *testing.T) {
 	if p, err := parentOf([]byte("4711 (a ) b) (c) S 42 4711 4711 0 -1")); err != nil || p != 42 {
 		t.Errorf("stat: %d, %v", p, err)
 	}
+	stat := "cpu  100 20 30 9000 500 4 6 50 7 8\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+	if m, err := parseMachineTime([]byte(stat)); err != nil || m.busy != 1600*time.Millisecond || m.stolen != 500*time.Millisecond {
+		t.Errorf("stat: %+v, %v", m, err)
+	}
+	for _, b := range []string{"", "cpu0 1 2 3 4 5 6 7 8", "cpu 1 2 3 4 5 6 7 x", "cpu 1 2 3"} {
+		if _, err := parseMachineTime([]byte(b)); err == nil {
+			t.Errorf("stat %q was accepted", b)
+		}
+	}
 	for _, b := range []string{"", "1", "x y"} {
 		if _, err := parseStatm([]byte(b)); err == nil {
 			t.Errorf("statm %q was accepted", b)

@@ -26,13 +26,18 @@ type cell struct {
 	// CPU time: of this process, of the gateway's, and of all workers.
 	own, server, workers time.Duration
 	allocs               uint64 // of this process
-	samples              [][]byte
+	// What other programs used of the processors meanwhile, and what the hypervisor kept back.
+	others, stolen time.Duration
+	samples        [][]byte
 }
 
 // meter reads the CPU clocks of everybody who takes part.
 type meter struct{ server, workers []int }
 
-type reading struct{ own, server, workers time.Duration }
+type reading struct {
+	own, server, workers time.Duration
+	machine              machineTime
+}
 
 func (m *meter) read() (r reading, err error) {
 	if r.own, err = cpuTime(os.Getpid()); err != nil {
@@ -41,7 +46,10 @@ func (m *meter) read() (r reading, err error) {
 	if r.server, err = cpuOf(m.server); err != nil {
 		return r, err
 	}
-	r.workers, err = cpuOf(m.workers)
+	if r.workers, err = cpuOf(m.workers); err != nil {
+		return r, err
+	}
+	r.machine, err = readMachineTime()
 	return r, err
 }
 
@@ -66,6 +74,8 @@ func (m *meter) measure(work func(*cell) error) (*cell, error) {
 	}
 	runtime.ReadMemStats(&after)
 	c.own, c.server, c.workers = to.own-from.own, to.server-from.server, to.workers-from.workers
+	c.others = max(0, to.machine.busy-from.machine.busy-c.own-c.server-c.workers)
+	c.stolen = to.machine.stolen - from.machine.stolen
 	c.allocs = after.Mallocs - before.Mallocs
 	return c, nil
 }

@@ -38,6 +38,44 @@ func cpuOf(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
+// machineTime is the time that all processors together have spent since the start of the machine: working, and withheld by the
+// hypervisor. Its resolution is the kernel's tick.
+type machineTime struct{ busy, stolen time.Duration }
+
+func readMachineTime() (machineTime, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return machineTime{}, err
+	}
+	return parseMachineTime(b)
+}
+
+// parseMachineTime reads the line "cpu  user nice system idle iowait irq softirq steal …" of proc(5)'s stat.
+func parseMachineTime(b []byte) (t machineTime, err error) {
+	const tick = time.Second / 100 // USER_HZ, the same on every Linux that Go knows
+	for line := range bytes.Lines(b) {
+		f := bytes.Fields(line)
+		if len(f) < 9 || string(f[0]) != "cpu" {
+			continue
+		}
+		for i, word := range f[1:9] {
+			n, err := strconv.ParseInt(string(word), 10, 64)
+			if err != nil {
+				return machineTime{}, fmt.Errorf("/proc/stat: %w", err)
+			}
+			switch i {
+			case 3, 4: // idle, iowait
+			case 7:
+				t.stolen += time.Duration(n) * tick
+			default:
+				t.busy += time.Duration(n) * tick
+			}
+		}
+		return t, nil
+	}
+	return machineTime{}, errors.New("/proc/stat has no line cpu with eight times")
+}
+
 // memory is what a process holds in RAM, in bytes: rss counts shared pages in full, pss (0 when it may not be read)
 // divides them among those who share them.
 type memory struct{ rss, pss int64 }

@@ -17,6 +17,8 @@ func (b *bench) report(w io.Writer) {
 	s := b.settings
 	fmt.Fprintf(w, "Made by `%s` with %s on %d × %s, %s.\n", s.command, s.tokens(), runtime.NumCPU(), processor(), runtime.Version())
 	fmt.Fprintf(w, "Medians of %d rounds of %s for each line, in brackets the lowest and the highest round. CPU in µs for each operation; *added* is gateway and workers beyond the raw token's CPU (for `pool.Do`: caller and workers beyond it). p50 and p99 of a batch are the whole batch's.\n", s.rounds, s.duration)
+	others, stolen := b.disturbance()
+	fmt.Fprintf(w, "Meanwhile other programs had %.0f %% of the processors and the hypervisor kept back %.0f %%; the more of either, the less the figures are worth.\n", 100*others, 100*stolen)
 	for i := range b.rows {
 		b.rows[i].table(w)
 	}
@@ -25,6 +27,21 @@ func (b *bench) report(w io.Writer) {
 	if s.asides {
 		b.aside.tables(w)
 	}
+}
+
+// disturbance returns which part of the processors' time others had while cells were measured.
+func (b *bench) disturbance() (others, stolen float64) {
+	var all, o, st float64
+	for _, r := range b.rows {
+		for _, cells := range r.cells {
+			for _, c := range cells {
+				all += c.elapsed.Seconds() * float64(runtime.NumCPU())
+				o += c.others.Seconds()
+				st += c.stolen.Seconds()
+			}
+		}
+	}
+	return o / all, st / all
 }
 
 // processor is the processor's name, as the kernel tells it.
