@@ -50,7 +50,11 @@ func (s *Session) Public(h hsm.Handle) ([]byte, error) {
 // number reads an attribute that is a CK_ULONG.
 func (s *Session) number(h hsm.Handle, a attribute) (uint64, error) {
 	var b [8]byte
-	if r := s.t.lib.attribute(s.h, h, a, b[:]); r.code != hsm.OK {
+	r := s.t.lib.attribute(s.h, h, a, b[:])
+	if r.fits(b[:]) && r.n != len(b) {
+		r.code = hsm.DeviceError
+	}
+	if r.code != hsm.OK {
 		return 0, s.failed(r.code, hsm.FnGetAttribute)
 	}
 	return binary.NativeEndian.Uint64(b[:]), nil

@@ -8,7 +8,7 @@
 
 #define CKR_OK 0UL
 #define CKR_ARGUMENTS_BAD 7UL
-#define CKR_BUFFER_TOO_SMALL 0x150UL
+#define CKR_DEVICE_ERROR 0x30UL
 
 #define CKA_CLASS 0x0UL
 #define CKA_TOKEN 0x1UL
@@ -236,6 +236,8 @@ kw_result kw_find(kw_functions *f, kw_ulong session, kw_byte *t, kw_ulong n)
 	while (r.len < 2 && last > 0) {
 		last = 0;
 		r.rv = f->C_FindObjects(session, found + r.len, 2 - r.len, &last);
+		if (r.rv == CKR_OK && last > 2 - r.len)
+			r.rv = CKR_DEVICE_ERROR; /* more than was asked for, so nothing it says can be believed */
 		if (r.rv != CKR_OK)
 			break;
 		r.len += last;
