@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
+	"unicode"
 
 	"keyway/hsm"
 )
@@ -141,7 +143,25 @@ func parseError(f *fields) (error, bool) {
 		f.bad = true
 		return nil, more
 	}
-	return &remoteError{text: string(f.bytes()), code: code, set: set}, more
+	text := f.bytes()
+	if len(text) > maxText {
+		f.bad = true
+	}
+	if f.bad {
+		return nil, more
+	}
+	return &remoteError{text: printable(string(text)), code: code, set: set}, more
+}
+
+// printable replaces what could make a terminal or a log show something else: a token's words end up in both, and
+// whoever has broken into a worker chooses them.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // known returns the error that code and set stand for when they stand for exactly one.

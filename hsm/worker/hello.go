@@ -51,8 +51,20 @@ func parseInfo(frame []byte) (hsm.Info, error) {
 	if a.err != nil {
 		return info, a.err
 	}
+	if len(a.out) > maxInfo {
+		return info, fmt.Errorf("%w: what the token is takes %d bytes", errFrame, len(a.out))
+	}
 	if err := json.Unmarshal(a.out, &info); err != nil {
-		return info, fmt.Errorf("%w: %w", errFrame, err)
+		return hsm.Info{}, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	if info.MaxSessions < 0 || info.OpenPerSecond < 0 || info.MaxObjects < 0 {
+		return hsm.Info{}, fmt.Errorf("%w: limits below zero", errFrame)
+	}
+	for _, s := range []*string{&info.Label, &info.Serial, &info.Manufacturer, &info.Model, &info.Firmware, (*string)(&info.Vendor)} {
+		*s = printable(*s)
 	}
 	return info, nil
 }
+
+// maxInfo bounds what a token says of itself, in bytes.
+const maxInfo = 64 << 10

@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 	case "babble": // does not speak the protocol
 		_, _ = os.NewFile(inherited, "supervisor").WriteString(strings.Repeat("\xff", 64))
 		forever()
+	case "hostile":
+		hostile(os.Getenv(attackEnv))
 	case "quit":
 		fmt.Fprintln(os.Stderr, "cannot load the library")
 		os.Exit(3)

@@ -118,6 +118,12 @@ func (s *session) settle(a answer) bool {
 
 // finish is the receiver's.
 func (s *session) finish(a answer) {
+	if a.lost != nil && a.err == nil {
+		a.err = a.lost // nobody is to take the call for a success
+	}
+	if a.err != nil {
+		a.out = nil // nor a part of it
+	}
 	a.out = append(s.out, a.out...)
 	s.a = a
 	if s.state.CompareAndSwap(waiting, idle) {
