@@ -13,6 +13,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"keyway/lifecycle/key"
+	"keyway/pool"
 )
 
 // Call is one request on its way: who asks, what for, and the answer as it is made.
@@ -83,6 +84,7 @@ func (c *Call) run(r *Route) (err error) {
 		if err := c.throttle(1, !r.Many); err != nil {
 			return err
 		}
+		c.ctx = pool.ForClient(c.ctx, c.client.Name)
 	}
 	body := c.http.Request.Body()
 	if len(body) > r.MaxBody {

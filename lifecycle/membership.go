@@ -64,7 +64,7 @@ func (m *Membership) Records(ctx context.Context) (out []MemberRecord, err error
 func (m *Membership) member(r MemberRecord) pool.MemberConfig {
 	open := m.cfg.Open(r)
 	c := pool.MemberConfig{
-		Name: r.Name, Open: func(ctx context.Context) (hsm.Token, error) { return open(m.vouchOnce(ctx, r.Name)) }, KEK: m.cfg.KEK.ID[:], Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles,
+		Name: r.Name, Open: func(ctx context.Context) (hsm.Token, error) { return open(m.vouchOnce(ctx, r.Name)) }, KEK: m.cfg.KEK.ID[:], Sessions: r.Sessions, Queue: r.Queue, Handles: r.Handles, MaxMemory: r.MaxMemory,
 		Latched: r.Latched, Drained: r.Drained, OnLatch: m.storeLatch,
 	}
 	if m.cfg.Custody != nil {
@@ -140,8 +140,8 @@ func (r *MemberRecord) Check() error {
 	if r.Isolation != "" && r.Isolation != "worker" && r.Isolation != "none" {
 		bad("isolation: use worker or none, not %q", r.Isolation)
 	}
-	if r.Sessions < 0 || r.Queue < 0 || r.Handles < 0 {
-		bad("sessions, queue and handles must not be negative")
+	if r.Sessions < 0 || r.Queue < 0 || r.Handles < 0 || r.MaxMemory < 0 {
+		bad("sessions, queue, handles and max_memory must not be negative")
 	}
 	return errors.Join(errs...)
 }

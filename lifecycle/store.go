@@ -126,7 +126,9 @@ type MemberRecord struct {
 	Sessions  int    `json:"sessions,omitempty" yaml:"sessions"`
 	Queue     int    `json:"queue,omitempty" yaml:"queue"`
 	Handles   int    `json:"handles,omitempty" yaml:"handles"`
-	Drained   bool   `json:"drained,omitempty" yaml:"-"`
+	// MaxMemory is the resident memory, in bytes, at which the worker is replaced while another member serves. 0: no limit.
+	MaxMemory int64 `json:"max_memory,omitempty" yaml:"max_memory"`
+	Drained   bool  `json:"drained,omitempty" yaml:"-"`
 	// Latched is why the member must not log in.
 	Latched string `json:"latched,omitempty" yaml:"-"`
 }

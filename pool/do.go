@@ -31,7 +31,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	}
 	p.operations.Add(1)
 	p.budget.earn()
-	class, client := classOf(op.Kind), clientOf(ctx)
+	class, client := classOf(op.Kind), ClientOf(ctx)
 	var tried [8]*member
 	var last error
 	for n := 0; n < p.cfg.Attempts && n < len(tried); n++ {

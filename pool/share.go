@@ -11,7 +11,8 @@ func ForClient(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, clientKey{}, name)
 }
 
-func clientOf(ctx context.Context) string {
+// ClientOf returns the name that ForClient put into ctx, "" for none.
+func ClientOf(ctx context.Context) string {
 	name, _ := ctx.Value(clientKey{}).(string)
 	return name
 }

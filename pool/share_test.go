@@ -182,7 +182,7 @@ func TestAQueueKeepsCount(t *testing.T) {
 	if q.len() != 0 || in != out {
 		t.Errorf("%d left after closing, %d unaccounted", q.len(), in-out)
 	}
-	if clientOf(ForClient(context.Background(), "x")) != "x" || clientOf(context.Background()) != "" {
+	if ClientOf(ForClient(context.Background(), "x")) != "x" || ClientOf(context.Background()) != "" {
 		t.Error("a context does not tell its client")
 	}
 }

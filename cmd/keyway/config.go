@@ -76,13 +76,17 @@ type poolConfig struct {
 	RetryRatio  float64                  `yaml:"retry_ratio"`
 	Attempts    int                      `yaml:"attempts"`
 	SlowStart   time.Duration            `yaml:"slow_start"`
+	BulkTimeout time.Duration            `yaml:"bulk_timeout"`
+	JoinTimeout time.Duration            `yaml:"join_timeout"`
+	Hedge       time.Duration            `yaml:"hedge"` // 0: never before half of a request's time is over
 	Members     []lifecycle.MemberRecord `yaml:"members"`
 	// forget names members that are to be taken out of the store.
 	forget []string
 }
 
 func (p *poolConfig) pool() pool.Config {
-	return pool.Config{Name: p.Name, OpTimeout: p.OpTimeout, CanaryEvery: p.CanaryEvery, RetryRatio: p.RetryRatio, Attempts: p.Attempts, SlowStart: p.SlowStart}
+	return pool.Config{Name: p.Name, OpTimeout: p.OpTimeout, CanaryEvery: p.CanaryEvery, RetryRatio: p.RetryRatio, Attempts: p.Attempts, SlowStart: p.SlowStart,
+		BulkTimeout: p.BulkTimeout, JoinTimeout: p.JoinTimeout, Hedge: p.Hedge}
 }
 
 type limitsConfig struct {
@@ -134,6 +138,8 @@ func (c *config) setDefaults() {
 		or(&p.RetryRatio, 0.2)
 		or(&p.Attempts, 3)
 		or(&p.SlowStart, 2*time.Second)
+		or(&p.BulkTimeout, max(time.Minute, p.OpTimeout))
+		or(&p.JoinTimeout, time.Minute)
 		for j := range p.Members {
 			or(&p.Members[j].Isolation, "worker")
 		}

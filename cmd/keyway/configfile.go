@@ -91,7 +91,7 @@ func parseConfig(b []byte, file string) (*config, error) {
 
 // notZero are the settings for which 0 would silently become the default.
 var notZero = map[string]bool{
-	"op_timeout": true, "canary_every": true, "retry_ratio": true, "attempts": true, "slow_start": true,
+	"op_timeout": true, "canary_every": true, "retry_ratio": true, "attempts": true, "slow_start": true, "bulk_timeout": true, "join_timeout": true,
 	"max_body": true, "read_timeout": true, "write_timeout": true, "idle_timeout": true, "max_connections": true,
 	"cache_keys": true, "batch_width": true, "max_stale": true, "shutdown": true,
 }

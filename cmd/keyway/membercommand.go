@@ -99,6 +99,7 @@ func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
 	p.StringVar(&r.Isolation, "isolation", "worker", "worker (a process of its own) or none")
 	p.IntVar(&r.Sessions, "sessions", 0, "operations at once (default: after the token)")
 	p.IntVar(&r.Queue, "queue", 0, "operations that may wait (default: 64 for each session)")
+	p.Int64Var(&r.MaxMemory, "max-memory", 0, "bytes of memory at which the member's worker is replaced while another member serves (default: no limit)")
 	p.IntVar(&r.Handles, "handles", 0, "loaded keys that are kept (default: after the token)")
 	return c
 }

@@ -111,6 +111,9 @@ func (v *verdict) pool(path string, p poolConfig, seen map[string]bool) {
 	v.span(path+".op_timeout", p.OpTimeout, time.Millisecond, time.Hour)
 	v.span(path+".canary_every", p.CanaryEvery, 100*time.Millisecond, 10*time.Second)
 	v.span(path+".slow_start", p.SlowStart, 0, time.Hour)
+	v.span(path+".bulk_timeout", p.BulkTimeout, p.OpTimeout, time.Hour)
+	v.span(path+".join_timeout", p.JoinTimeout, time.Second, time.Hour)
+	v.span(path+".hedge", p.Hedge, 0, time.Hour)
 	if p.RetryRatio < 0 || p.RetryRatio > 1 {
 		v.bad(path+".retry_ratio", "use 0 to 1, not %g", p.RetryRatio)
 	}
