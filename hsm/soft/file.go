@@ -66,6 +66,8 @@ func Init(dir, label string, pin hsm.PIN) error {
 	return t.save()
 }
 
+// derive makes the file's key of the PIN. Go's PBKDF2 copies the PIN to where nobody can wipe it; but this token keeps
+// its keys in the same memory.
 func derive(path string, salt []byte, n int, pin hsm.PIN) (*file, error) {
 	key, err := pbkdf2.Key(sha256.New, string(pin.Reveal()), salt, n, 32)
 	if err != nil {

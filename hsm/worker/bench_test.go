@@ -73,19 +73,3 @@ func cpu(tb testing.TB, pid int) time.Duration {
 	}
 	return d
 }
-
-// TestAllocations: the supervisor's side of an operation allocates at most twice.
-func TestAllocations(t *testing.T) {
-	w := spawn(t, config(t, "echo", echoParams{}))
-	s := openSession(t, w)
-	in := make([]byte, 32)
-	op := hsm.Op{Kind: hsm.OpSign, In: in, Out: make([]byte, 0, 64)}
-	n := testing.AllocsPerRun(1000, func() {
-		if err := s.Do(&op); err != nil || op.Err != nil {
-			t.Fatal(err, op.Err)
-		}
-	})
-	if n > 2 {
-		t.Errorf("%v allocations, want at most 2", n)
-	}
-}
