@@ -38,6 +38,8 @@ const sampleEvery = number('SAMPLE_EVERY', 10);
 // with the gateway would hide what it measures.
 export function options(rate) {
   const perSecond = number('RATE', rate);
+  // Users made beforehand bear a second without any answer; making more takes k6 a while, in which it drops iterations.
+  const users = number('VUS', Math.max(50, Math.ceil(perSecond)));
   return {
     scenarios: {
       load: {
@@ -45,8 +47,8 @@ export function options(rate) {
         rate: Math.max(1, Math.round(perSecond * 10)),
         timeUnit: '10s', // so that a rate below one a second can be had
         duration: __ENV.DURATION || '30s',
-        preAllocatedVUs: number('VUS', 50),
-        maxVUs: number('MAX_VUS', 200),
+        preAllocatedVUs: users,
+        maxVUs: Math.max(users, number('MAX_VUS', 4 * users)),
       },
     },
     thresholds: {

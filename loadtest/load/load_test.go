@@ -35,7 +35,6 @@ func TestAShortRunWithK6(t *testing.T) {
 	}
 	// A machine that is busy with other tests may be late with some iterations; that speed is no business of this test.
 	t.Setenv("P99_MS", "30000")
-	t.Setenv("VUS", "200")
 	var out, log bytes.Buffer
 	if code := run(ctx, []string{"-keyway", keyway, "-k6", k6, "-scripts", scriptDir, "-embedded", "-duration", "1s"}, &out, &log); code != 0 {
 		t.Fatalf("exit code %d:\n%s%s", code, &out, &log)

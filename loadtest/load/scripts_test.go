@@ -111,7 +111,7 @@ func checkScript(t *testing.T, name string) {
 	}
 	options := e.Get("options").ToObject(nil)
 	load := options.Get("scenarios").ToObject(nil).Get("load").ToObject(nil)
-	for field, want := range map[string]any{"executor": "constant-arrival-rate", "rate": int64(123), "timeUnit": "10s", "duration": "7s"} {
+	for field, want := range map[string]any{"executor": "constant-arrival-rate", "rate": int64(123), "timeUnit": "10s", "duration": "7s", "preAllocatedVUs": int64(50), "maxVUs": int64(200)} {
 		if got := load.Get(field).Export(); got != want {
 			t.Errorf("%s is %v, want %v", field, got, want)
 		}
