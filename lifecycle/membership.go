@@ -31,6 +31,11 @@ type Membership struct {
 	cfg MembershipConfig
 	mu  sync.Mutex // one change at a time: the store and the pool change together
 
+	applied map[string]MemberRecord // what each member of the pool was last made after
+	moving  map[string]bool         // members that leave, in the background
+	stop    context.CancelFunc      // ends following; nil when nobody follows
+	work    sync.WaitGroup
+
 	vouchMu sync.Mutex
 	vouched map[string]bool // members whose latch was cleared and that have not been opened since
 }
@@ -40,7 +45,7 @@ func NewMembership(cfg MembershipConfig) *Membership {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Membership{cfg: cfg, vouched: map[string]bool{}}
+	return &Membership{cfg: cfg, vouched: map[string]bool{}, applied: map[string]MemberRecord{}, moving: map[string]bool{}}
 }
 
 // Load adds every stored member to the pool.
@@ -49,8 +54,10 @@ func (m *Membership) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, r := range records {
-		err = errors.Join(err, m.cfg.Pool.Add(m.member(r)))
+		err = errors.Join(err, m.add(r))
 	}
 	return err
 }
@@ -169,7 +176,7 @@ func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord) erro
 	if err != nil {
 		return err
 	}
-	if err := m.cfg.Pool.Add(m.member(r)); err != nil {
+	if err := m.add(r); err != nil {
 		undo := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(r.Pool, r.Name) })
 		return errors.Join(err, undo)
 	}
@@ -177,22 +184,27 @@ func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord) erro
 	return nil
 }
 
-// Drain takes a member out of use; see pool.Pool.Drain.
+// Drain takes a member out of use; see pool.Pool.Drain. It is stored when it is decided, so that other gateways follow at once,
+// and waits for the work that is under way here.
 func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.drain(ctx, actor, name, force)
-}
-
-// drain drains a member and stores that. One whose work did not end in time is drained too, and its error tells of the
-// work. The caller holds mu.
-func (m *Membership) drain(ctx context.Context, actor, name string, force bool) error {
-	err := m.cfg.Pool.Drain(ctx, name, force)
-	if m.state(name) != pool.Drained {
+	if err := m.beginDrain(ctx, actor, name, force); err != nil {
 		return err
 	}
-	m.cfg.Log.InfoContext(ctx, "member drained", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	return errors.Join(err, m.change(context.WithoutCancel(ctx), name, func(r *MemberRecord) { r.Drained = true }))
+	return m.cfg.Pool.Drain(ctx, name, true)
+}
+
+// beginDrain decides that a member goes, and stores it.
+func (m *Membership) beginDrain(ctx context.Context, actor, name string, force bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.cfg.Pool.BeginDrain(name, force); err != nil {
+		return err
+	}
+	if err := m.change(context.WithoutCancel(ctx), name, func(r *MemberRecord) { r.Drained = true }); err != nil {
+		return errors.Join(err, m.cfg.Pool.Resume(name)) // nothing was changed
+	}
+	m.cfg.Log.InfoContext(ctx, "member is to drain", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	return nil
 }
 
 // state returns the state of a member, "" for one that the pool does not have.
@@ -221,10 +233,19 @@ func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	// Stored first: should the login fail again at once, its latch is stored after this.
-	if err := m.change(ctx, name, func(r *MemberRecord) { r.Latched = "" }); err != nil {
+	var clears int
+	if err := m.change(ctx, name, func(r *MemberRecord) { r.Latched = ""; r.Clears++; clears = r.Clears }); err != nil {
 		return err
 	}
 	m.cfg.Log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	was := m.applied[name]
+	was.Latched, was.Clears = "", clears
+	m.applied[name] = was
+	return m.unlatch(name)
+}
+
+// unlatch lets a member log in once more, as one for whose PIN a person vouches.
+func (m *Membership) unlatch(name string) error {
 	if m.state(name) == pool.Latched {
 		m.vouchMu.Lock()
 		m.vouched[name] = true
@@ -236,14 +257,14 @@ func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
 // Remove drains a member and forgets it. Its token is left as it is. When it fails half-way the member is drained, and
 // the same command once more goes on.
 func (m *Membership) Remove(ctx context.Context, actor, name string, force bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var late error
 	if m.state(name) != pool.Latched { // which has no work, and cannot be drained
-		if late = m.drain(ctx, actor, name, force); m.state(name) != pool.Drained {
+		if late = m.Drain(ctx, actor, name, force); m.state(name) != pool.Drained {
 			return late
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	ctx = context.WithoutCancel(ctx) // it has its own bounds, and half of it would be worse
 	// The store first: a member that only the pool has is gone after the next start.
 	if err := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(m.cfg.PoolName, name) }); err != nil {

@@ -23,7 +23,7 @@ type site struct {
 	t      *testing.T
 	works  *works
 	store  lifecycle.Store
-	mu     sync.Mutex
+	mu     *sync.Mutex // one for all processes that share the tokens
 	tokens map[string]*soft.Token
 	opened map[string]int   // by member: how often its token was opened
 	vouch  map[string]int   // and how often with somebody's word for the PIN
@@ -33,7 +33,7 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, store: openStore(t), tokens: map[string]*soft.Token{}, opened: map[string]int{}, vouch: map[string]int{}, refuse: map[string]error{}}
+	s := &site{t: t, mu: &sync.Mutex{}, store: openStore(t), tokens: map[string]*soft.Token{}, opened: map[string]int{}, vouch: map[string]int{}, refuse: map[string]error{}}
 	s.works = newWorks(t, s.store, soft.New("custody"), &faults{}).prepare(t)
 	s.start()
 	return s

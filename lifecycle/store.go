@@ -131,4 +131,6 @@ type MemberRecord struct {
 	Drained   bool  `json:"drained,omitempty" yaml:"-"`
 	// Latched is why the member must not log in.
 	Latched string `json:"latched,omitempty" yaml:"-"`
+	// Clears counts how often an operator has cleared its latch, so that every gateway clears its own once.
+	Clears int `json:"clears,omitempty" yaml:"-"`
 }

@@ -191,7 +191,7 @@ func (p *Pool) Latch(name, reason string) error {
 	return nil
 }
 
-// ClearLatch lets a latched member log in again, once.
+// ClearLatch lets a latched member log in again, once; of one that goes on with a latch set elsewhere it forgets that.
 func (p *Pool) ClearLatch(name string) error {
 	m, err := p.known(name)
 	if err != nil {
@@ -199,10 +199,13 @@ func (p *Pool) ClearLatch(name string) error {
 	}
 	m.order.Lock()
 	defer m.order.Unlock()
+	noted := m.latchNext.Swap(nil) != nil
 	if state, _ := m.current(); state != Latched {
+		if noted {
+			return nil
+		}
 		return fmt.Errorf("%w %s is %s, not latched", ErrMember, name, state)
 	}
-	m.latchNext.Store(nil)
 	m.stop()
 	return p.again(m)
 }

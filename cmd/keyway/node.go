@@ -19,6 +19,9 @@ import (
 	"keyway/pool"
 )
 
+// followEvery is how often a node asks the store what members its pools shall have.
+const followEvery = 500 * time.Millisecond
+
 // custodyWait is how long a node waits for its custody token when it starts.
 const custodyWait = 30 * time.Second
 
@@ -189,7 +192,12 @@ func (n *node) openPool(ctx context.Context, tok *tokens, c *poolConfig) error {
 	if err := n.recordMembers(ctx, c); err != nil {
 		return err
 	}
-	return m.Load(ctx)
+	n.defers(func(context.Context) error { m.Close(); return nil })
+	if err := m.Load(ctx); err != nil {
+		return err
+	}
+	m.Follow(followEvery)
+	return nil
 }
 
 // recordMembers puts the file's members into the store: the file decides how their tokens are found, the store
@@ -204,7 +212,7 @@ func (n *node) recordMembers(ctx context.Context, c *poolConfig) error {
 			r.Pool = c.Name
 			for _, old := range stored {
 				if old.Name == r.Name {
-					r.Drained, r.Latched = old.Drained, old.Latched
+					r.Drained, r.Latched, r.Clears = old.Drained, old.Latched, old.Clears
 				}
 			}
 			if err := tx.PutMember(r); err != nil {
