@@ -39,8 +39,8 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		if err != nil {
 			return nil, p.verdict(last, err)
 		}
-		// Work that a lost worker took with it costs nothing more to do, and who was sent on has paid.
-		if last != nil && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && !p.budget.spend() {
+		// Where nothing was done, or a lost worker took it away, a second try adds no work; who was sent on has paid.
+		if last != nil && last != errFull && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && !p.budget.spend() {
 			return nil, p.verdict(last, nil)
 		}
 		if last != nil {
@@ -144,7 +144,7 @@ func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 	defer m.load.inflight.Add(-1)
 	if !g.queue.push(j) {
 		report(errAbandoned)
-		return nil, &hsm.Error{Code: hsm.SessionCount}
+		return nil, errFull
 	}
 	if err := j.wait(ctx); err != nil {
 		return nil, err

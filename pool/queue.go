@@ -27,6 +27,9 @@ type queue struct {
 	closed   bool
 }
 
+// errFull is for a job that found no room after all.
+var errFull = &hsm.Error{Code: hsm.SessionCount}
+
 // errDisplaced is what a job hears that had to make room for one of a client with less.
 var errDisplaced = &hsm.Error{Code: hsm.SessionCount}
 

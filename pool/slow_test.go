@@ -199,6 +199,7 @@ func TestWithoutBudgetNobodyIsSentOnOnlyToFail(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		for range 8 {
+			synctest.Wait() // until the sessions have taken what they can, so that the others find room in the queues
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
