@@ -11,16 +11,32 @@ import (
 // a member look slow for a MAC.
 type load struct {
 	ewma     [classes]atomic.Uint64 // float64 bits, nanoseconds
+	sampled  [classes]atomic.Int64  // UnixNano of the last sample
+	failed   [classes]atomic.Int64  // failures since the last success
 	inflight atomic.Int64
 	since    atomic.Int64 // UnixNano of the last (re)join
 }
 
+// Bounds of the time for which a member that failed at a class of operation is asked for it only when no other can be: it doubles
+// with each failure, so a member that keeps failing gets one try a second.
+const (
+	avoidMin = 25 * time.Millisecond
+	avoidMax = time.Second
+)
+
 // observe takes one duration into the peak-EWMA: it jumps up at once and comes down slowly
 // (after Finagle's Peak EWMA, a tenth for each sample).
 func (l *load) observe(c Class, d time.Duration) {
+	l.failed[c].Store(0)
+	l.sample(c, d)
+}
+
+func (l *load) sample(c Class, d time.Duration) {
+	at := time.Now().UnixNano()
+	faded := fade(at - l.sampled[c].Swap(at))
 	for {
 		old := l.ewma[c].Load()
-		was, now := math.Float64frombits(old), float64(d)
+		was, now := math.Float64frombits(old)*faded, float64(d)
 		if now < was {
 			now = was + 0.1*(now-was)
 		}
@@ -30,10 +46,19 @@ func (l *load) observe(c Class, d time.Duration) {
 	}
 }
 
+// fade is what counts of a sample so many nanoseconds old, or one bad moment would keep a member idle for good.
+func fade(age int64) float64 {
+	if age < int64(100*time.Millisecond) {
+		return 1
+	}
+	return math.Exp2(-float64(age) / float64(time.Second))
+}
+
 // penalise counts a failure as a slow success, so that a member that fails fast does not look best.
 func (l *load) penalise(c Class) {
 	was := math.Float64frombits(l.ewma[c].Load())
-	l.observe(c, time.Duration(min(max(4*was, float64(20*time.Millisecond)), float64(5*time.Second))))
+	l.failed[c].Add(1)
+	l.sample(c, time.Duration(min(max(4*was, float64(20*time.Millisecond)), float64(5*time.Second))))
 }
 
 func (l *load) latency(c Class) time.Duration {
@@ -42,36 +67,59 @@ func (l *load) latency(c Class) time.Duration {
 
 // cost is what two candidates are compared by. A member that joined less than slow ago costs up to ten times as much.
 func (l *load) cost(c Class, slow time.Duration, now int64) float64 {
+	mean, busy := math.Float64frombits(l.ewma[c].Load()), l.inflight.Load()
+	if busy == 0 { // one that is busy and gives no answers does not get cheaper by that
+		mean *= fade(now - l.sampled[c].Load())
+	}
 	// A member that has not been measured yet costs little, so that it is tried.
-	cost := (math.Float64frombits(l.ewma[c].Load()) + 1000) * float64(l.inflight.Load()+1)
+	cost := (mean + 1000) * float64(busy+1)
 	if age := now - l.since.Load(); age < int64(slow) {
 		cost /= max(0.1, float64(age)/float64(slow))
 	}
 	return cost
 }
 
-// pick returns the cheaper of two random members among those that fit, or nil, and whether others fit as well.
+// avoided reports whether the member failed at a class so lately that others are asked first.
+func (l *load) avoided(c Class, now int64) bool {
+	n := l.failed[c].Load()
+	if n == 0 {
+		return false
+	}
+	return now-l.sampled[c].Load() < int64(min(avoidMin<<min(n-1, 10), avoidMax))
+}
+
+// pick returns the cheaper of two random members among those that fit, or nil, and whether others fit as well. Those that just
+// failed at this class come last: without that, two failing members of three would be the two random ones often enough
+// to use up the retry budget.
 func (p *Pool) pick(c Class, fits func(*member) bool) (_ *member, more bool) {
 	all := *p.members.Load()
-	var room [8]*member
-	able := room[:0]
+	var room, spare [8]*member
+	able, ailing := room[:0], spare[:0]
+	now := time.Now().UnixNano()
 	for _, m := range all {
-		if fits(m) {
+		switch {
+		case !fits(m):
+		case m.load.avoided(c, now):
+			ailing = append(ailing, m)
+		default:
 			able = append(able, m)
 		}
+	}
+	more = len(able)+len(ailing) > 1
+	if len(able) == 0 {
+		able = ailing
 	}
 	switch len(able) {
 	case 0:
 		return nil, false
 	case 1:
-		return able[0], false
+		return able[0], more
 	}
 	i := rand.IntN(len(able))
 	j := rand.IntN(len(able) - 1)
 	if j >= i {
 		j++
 	}
-	now := time.Now().UnixNano()
 	if able[j].load.cost(c, p.cfg.SlowStart, now) < able[i].load.cost(c, p.cfg.SlowStart, now) {
 		i = j
 	}

@@ -51,16 +51,22 @@ func (g *generation) probe(sess hsm.Session) error {
 	}
 }
 
-// judge decides a Suspect code by a canary on the same session: if that passes, the input was to
-// blame. At most one canary a second; between two, the last verdict holds.
+// judge decides a Suspect code by a canary on the same session: if that passes, the input seems to be
+// to blame. At most one canary a second; between two, the last one's verdict holds. That others had an operation done
+// meanwhile is no verdict: a token that has begun to fail did well a moment ago.
 func (m *member) judge(s *slot, err error) error {
 	m.canaryMu.Lock()
-	fresh := time.Since(m.lastCanary) < suspectEvery
-	verdict := m.canaryErr
+	fresh, verdict := time.Since(m.judged) < suspectEvery, m.judgement
+	if !fresh {
+		m.judged, m.judgement = time.Now(), nil // one at a time: the verdict follows
+	}
 	m.canaryMu.Unlock()
 	if !fresh {
 		verdict = s.g.probe(s.sess)
 		m.proved(verdict)
+		m.canaryMu.Lock()
+		m.judgement = verdict
+		m.canaryMu.Unlock()
 	}
 	if verdict == nil {
 		return &blamed{err, hsm.ErrInput}

@@ -31,17 +31,20 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	}
 	p.operations.Add(1)
 	p.budget.earn()
+	p.doubts.earn()
 	class, client := classOf(op.Kind), ClientOf(ctx)
 	var tried [8]*member
 	var last error
+	var opinion opinion
 	for n := 0; n < p.cfg.Attempts && n < len(tried); n++ {
 		m, more, err := p.next(client, class, op.Mech.Type, tried[:n])
 		if err != nil {
-			return nil, p.verdict(last, err)
+			return nil, opinion.or(p.verdict(last, err))
 		}
-		// Where nothing was done, or a lost worker took it away, a second try adds no work; who was sent on has paid.
-		if last != nil && last != errFull && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && !p.budget.spend() {
-			return nil, p.verdict(last, nil)
+		// Where nothing was done, or a lost worker took it away, a second try adds no work; who was sent on, or asks for another
+		// opinion, has paid.
+		if last != nil && last != errFull && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && last != opinion.blame && !p.budget.spend() {
+			return nil, opinion.or(p.verdict(last, nil))
 		}
 		if last != nil {
 			p.retries.Add(1)
@@ -53,17 +56,18 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		}
 		out, err := m.do(ctx, j)
 		if err == nil {
+			opinion.disprove(class)
 			return out, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if hsm.FaultOf(err) == hsm.Caller {
+		if hsm.FaultOf(err) == hsm.Caller && !(more && opinion.doubt(p, m, err)) {
 			return nil, err
 		}
 		last = err
 	}
-	return nil, p.verdict(last, nil)
+	return nil, opinion.or(p.verdict(last, nil))
 }
 
 // patience is how long a caller waits for one member while another could serve it: half of what is left of its time, so that

@@ -45,6 +45,8 @@ type member struct {
 	canaryMu   sync.Mutex
 	lastCanary time.Time
 	canaryErr  error
+	judged     time.Time // of the last canary that a Suspect code caused
+	judgement  error     // what came of it
 	metrics    memberMetrics
 }
 

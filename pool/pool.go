@@ -18,6 +18,7 @@ import (
 type Pool struct {
 	cfg     Config
 	budget  *budget
+	doubts  *budget // of second opinions about a caller's blame
 	members atomic.Pointer[[]*member]
 
 	mu      sync.Mutex // serialises changes of the set
@@ -49,7 +50,7 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.CanaryEvery > readyFor {
 		return nil, fmt.Errorf("pool %s: a canary every %s is too seldom, readiness promises at most %s", cfg.Name, cfg.CanaryEvery, readyFor)
 	}
-	p := &Pool{cfg: cfg, budget: newBudget(cfg.RetryRatio), closing: make(chan struct{}), joined: make(chan struct{})}
+	p := &Pool{cfg: cfg, budget: newBudget(cfg.RetryRatio), doubts: newBudget(cfg.RetryRatio), closing: make(chan struct{}), joined: make(chan struct{})}
 	p.members.Store(&[]*member{})
 	gauges, err := p.observe()
 	if err != nil {

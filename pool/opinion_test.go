@@ -1,0 +1,98 @@
+package pool
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"keyway/hsm"
+	"keyway/hsm/hsmtest"
+)
+
+// residentKey makes a key for MACs on each token, under the same ID.
+func residentKey(t *testing.T, tokens ...*hsmtest.Faulty) *Key {
+	t.Helper()
+	k := &Key{ID: [16]byte{7}, Spec: hsm.Spec{Type: hsm.KeyGeneric, Bits: 256, May: hsm.MaySign, Token: true}}
+	for _, f := range tokens {
+		s, err := f.OpenSession(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := k.Spec
+		spec.ID = k.ID[:]
+		if _, err := s.(hsm.Keeper).Generate(spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return k
+}
+
+func mac(t *testing.T, p *Pool, k *Key) error {
+	_, err := p.Do(t.Context(), k, hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}, In: []byte("message")})
+	return err
+}
+
+// Ambiguous codes of an operation that the canary does not try are no proof that the caller is to blame, and neither is it
+// that the token did other operations a moment ago.
+func TestACallerIsBlamedOnlyWhenNoOtherMemberDoesIt(t *testing.T) {
+	bad := func(f hsm.Function) hsmtest.Fault {
+		return hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: f}}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := newFaulty("a"), newFaulty("b"), newFaulty("c")
+		k := residentKey(t, a, b, c)
+		p := newPool(t, Config{}, a, b, c)
+		defer p.Close()
+		for range 50 {
+			if err := mac(t, p, k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range []*hsmtest.Faulty{a, b} {
+			f.Inject(hsmtest.OnSign, bad(hsm.FnSign))
+		}
+		for i := range 500 {
+			if err := mac(t, p, k); err != nil {
+				t.Fatalf("operation %d: %v, though c can do it", i, err)
+			}
+			time.Sleep(3 * time.Millisecond)
+		}
+		for _, m := range p.Stat().Members[:2] {
+			if m.Failures == 0 {
+				t.Errorf("%s failed and nobody counted it", m.Name)
+			}
+		}
+		// When all say so it is the caller, and none of them is tripped.
+		c.Inject(hsmtest.OnSign, bad(hsm.FnSign))
+		for range 500 {
+			if err := mac(t, p, k); hsm.FaultOf(err) != hsm.Caller {
+				t.Fatalf("%v, want the caller's fault", err)
+			}
+			time.Sleep(3 * time.Millisecond)
+		}
+		for _, m := range p.Stat().Members {
+			if m.Breaker != "closed" {
+				t.Errorf("%s: breaker %s", m.Name, m.Breaker)
+			}
+		}
+	})
+}
+
+// A token that begins to answer everything ambiguously did well a moment ago, which is no proof against a caller.
+func TestATokenThatBeginsToFailAmbiguouslyIsJudgedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			t.Fatal(err)
+		}
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnDecrypt}})
+		if _, err := p.Do(t.Context(), nil, hsm.Op{Kind: hsm.OpDecrypt}); hsm.FaultOf(err) == hsm.Caller {
+			t.Errorf("%v: the caller is blamed for a token that fails", err)
+		}
+	})
+}
