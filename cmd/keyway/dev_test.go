@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -181,7 +182,9 @@ func TestASecondDevInADirectoryIsRefused(t *testing.T) {
 	dir := newDevDir(t, onEmbedded)
 	r := startDev(t, onEmbedded, dir)
 	before := r.info()
-	c := exec.Command(program, "dev", "--dir", dir, "--embedded", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c := exec.CommandContext(ctx, program, "dev", "--dir", dir, "--embedded", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	out, err := c.CombinedOutput()
 	if c.ProcessState.ExitCode() != exitFailed || !strings.Contains(string(out), "another keyway dev is running in "+dir) {
 		t.Errorf("%v: %s", err, out)
