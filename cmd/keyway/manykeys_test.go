@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"keyway/hsm/pkcs11"
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 	"keyway/lifecycle/sqlstore"
@@ -29,20 +30,24 @@ const (
 )
 
 // A store with many more keys than anything may keep in memory: pages of the list, first requests for cold keys, and what
-// the processes hold after a long walk over the keys. 20,000 keys here; make million sets KEYWAY_KEYS.
+// the processes hold after a long walk over the keys. 20,000 keys on embedded tokens here; make million sets KEYWAY_KEYS, and
+// takes SoftHSM where it is installed.
 func TestManyKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("filling a store and walking over it takes seconds: not with -short")
 	}
-	n, touched := 20_000, 8_000
+	n, touched, kind := 20_000, 8_000, onEmbedded
 	if s := os.Getenv("KEYWAY_KEYS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
 		touched = 100_000
+		if _, err := pkcs11.FindModule("softhsm"); err == nil {
+			kind = onSoftHSM
+		}
 	}
-	dir := newDevDir(t, onEmbedded)
+	dir := newDevDir(t, kind)
 	begun := time.Now()
 	fill(t, filepath.Join(dir, "keyway.db"), n)
 	st, err := os.Stat(filepath.Join(dir, "keyway.db"))
@@ -51,7 +56,7 @@ func TestManyKeys(t *testing.T) {
 	}
 	t.Logf("%d keys were put into the store in %s: %d MB", n, time.Since(begun).Round(time.Millisecond), st.Size()>>20)
 
-	config := nodeConfig(t, onEmbedded, dir, plainNode+fmt.Sprintf("\nlimits: {cache_keys: %d}\n", manyCache))
+	config := nodeConfig(t, kind, dir, plainNode+fmt.Sprintf("\nlimits: {cache_keys: %d}\n", manyCache))
 	text, err := os.ReadFile(config)
 	if err == nil {
 		err = os.WriteFile(config, regexp.MustCompile(`(?m)^(      - \{name: m\d, )`).ReplaceAll(text, fmt.Appendf(nil, "${1}handles: %d, ", manyHandles)), 0o600)
@@ -62,7 +67,7 @@ func TestManyKeys(t *testing.T) {
 	begun = time.Now()
 	r := startServe(t, dir, config)
 	r.readyz()
-	t.Logf("the node was ready after %s", time.Since(begun).Round(time.Millisecond))
+	t.Logf("the node, on %s, was ready after %s", kind, time.Since(begun).Round(time.Millisecond))
 
 	pages := r.walkPages(n + len(demoKeys))
 	t.Logf("%d pages of 1,000 keys: %s", len(pages), spread(pages))
