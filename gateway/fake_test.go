@@ -414,6 +414,9 @@ func (g *gate) try(method, path, body string) (answer, error) {
 			return a, fmt.Errorf("the answer is not JSON: %w: %.200s", err, b)
 		}
 	}
+	if err := theDescription().hold(method, path, body, a); err != nil {
+		g.t.Errorf("not as the document says: %v", err)
+	}
 	return a, nil
 }
 
