@@ -172,11 +172,20 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	}
 }
 
-// quiet takes fasthttp's own lines, which are about connections that went wrong.
+// quiet takes fasthttp's own lines, which are about connections that went wrong. Its errors quote what the client sent, a
+// header that is no header for one (SecureErrorLogMessage does not prevent it), so of them only the types are told.
 type quiet struct{ log *slog.Logger }
 
 func (q quiet) Printf(format string, a ...any) {
-	q.log.Debug("connection", "message", fmt.Sprintf(format, a...))
+	types := ""
+	for _, v := range a {
+		if err, ok := v.(error); ok {
+			for ; err != nil; err = errors.Unwrap(err) {
+				types += fmt.Sprintf("%T ", err)
+			}
+		}
+	}
+	q.log.Debug("connection", "message", format, "errors", types)
 }
 
 // Serve answers requests that arrive at l until Shutdown, and closes l. It may be called for several listeners.
