@@ -32,6 +32,9 @@ type Config struct {
 	// slowest answers; what the first member answers later is thrown away. A few times the usual latency is
 	// sensible. Default 0: only when half of the caller's time is over.
 	Hedge time.Duration
+	// VerifyAll verifies every signature with the key's public half before its caller sees it, which costs this process as much
+	// CPU time as that takes. Without it only the first one of each newly loaded handle is verified.
+	VerifyAll bool
 	// SlowStart is how long a member that (re)joined gets less than its share. Default 2 s.
 	SlowStart time.Duration
 }

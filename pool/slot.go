@@ -3,9 +3,11 @@ package pool
 import (
 	"context"
 	"errors"
-	"keyway/hsm"
+	"fmt"
 	"sync"
 	"time"
+
+	"keyway/hsm"
 )
 
 // slot is one session and the goroutine that works with it.
@@ -122,7 +124,7 @@ func (s *slot) once(j *job) (lost, err error) {
 	lost = s.sess.Do(&j.op)
 	err = j.op.Err
 	if err == nil {
-		return lost, s.checkFirst(j, e)
+		return lost, s.check(j, e)
 	}
 	if hsm.FaultOf(err) == hsm.Stale {
 		h.drop(e)
@@ -145,15 +147,21 @@ func sessionLost(err error) error {
 	return nil
 }
 
-// checkFirst verifies the first signature of a newly loaded handle with the public half before
-// anybody sees it: a handle that names another key must never sign for this one.
-func (s *slot) checkFirst(j *job, e *entry) error {
-	if j.op.Kind != hsm.OpSign || j.key.Public == nil || e.verified.Load() {
+// check verifies the first signature of a newly loaded handle, or every one, with the public half before
+// anybody sees it: a handle that names another key must never sign for this one. A handle that was right before has not
+// changed its key: then the device computes wrongly.
+func (s *slot) check(j *job, e *entry) error {
+	first := !e.verified.Load()
+	if j.op.Kind != hsm.OpSign || j.key.Public == nil || !first && !s.g.m.pool.cfg.VerifyAll {
 		return nil
 	}
 	if err := hsm.Verify(j.key.Public, j.op.Mech, j.op.In, j.op.Out); err != nil {
 		s.g.handles.drop(e)
 		clear(j.op.Out)
+		if !first {
+			s.g.m.log.Error("a signature does not verify: the member's device computes wrongly", "key_version", e.id)
+			return fmt.Errorf("%w: the signature does not verify with the key's public half", errDevice)
+		}
 		s.g.m.log.Error("the first signature of a loaded key does not verify: the member holds something else under this key's ID", "key_version", e.id)
 		return errors.Join(hsm.ErrNotFound, errors.New("the signature does not verify with the key's public half"))
 	}

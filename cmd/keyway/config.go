@@ -78,6 +78,7 @@ type poolConfig struct {
 	SlowStart   time.Duration            `yaml:"slow_start"`
 	BulkTimeout time.Duration            `yaml:"bulk_timeout"`
 	JoinTimeout time.Duration            `yaml:"join_timeout"`
+	VerifyAll   bool                     `yaml:"verify_signatures"` // all of them, not only the first of each loaded key
 	Hedge       time.Duration            `yaml:"hedge"` // 0: never before half of a request's time is over
 	Members     []lifecycle.MemberRecord `yaml:"members"`
 	// forget names members that are to be taken out of the store.
@@ -86,7 +87,7 @@ type poolConfig struct {
 
 func (p *poolConfig) pool() pool.Config {
 	return pool.Config{Name: p.Name, OpTimeout: p.OpTimeout, CanaryEvery: p.CanaryEvery, RetryRatio: p.RetryRatio, Attempts: p.Attempts, SlowStart: p.SlowStart,
-		BulkTimeout: p.BulkTimeout, JoinTimeout: p.JoinTimeout, Hedge: p.Hedge}
+		BulkTimeout: p.BulkTimeout, JoinTimeout: p.JoinTimeout, Hedge: p.Hedge, VerifyAll: p.VerifyAll}
 }
 
 type limitsConfig struct {
