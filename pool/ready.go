@@ -15,15 +15,16 @@ func (p *Pool) otherAble(m *member) bool {
 	return false
 }
 
-// otherHasRoom reports whether a member other than m can serve and has room for more than a few: whom m's watcher sends on
+// roomElsewhere is how many callers members other than m can take without being more than half full: whom m's watcher sends on
 // gives up a place in a queue, and must not be refused for it.
-func (p *Pool) otherHasRoom(m *member) bool {
+func (p *Pool) roomElsewhere(m *member) int {
+	room := 0
 	for _, o := range *p.members.Load() {
-		if g := o.gen.Load(); o != m && g != nil && o.able() && g.queue.len() < (g.queue.limit+1)/2 {
-			return true
+		if g := o.gen.Load(); o != m && g != nil && o.able() {
+			room += max(0, (g.queue.limit+1)/2-g.queue.len())
 		}
 	}
-	return false
+	return room
 }
 
 // Ready reports whether some member has proved able within the last 10 s.

@@ -49,17 +49,22 @@ func (g *generation) watch(ctx context.Context) error {
 // giveUp reports operations that run longer than their limit as hung: the C call goes on, and its permit stays taken. Callers
 // whose patience has ended go elsewhere before that, while there is an elsewhere; that says nothing about the device yet.
 func (g *generation) giveUp(now time.Time) {
-	elsewhere := g.m.pool.otherHasRoom(g.m)
+	room := g.m.pool.roomElsewhere(g.m)
+	spend := func() bool {
+		if room == 0 || !g.m.pool.budget.spend() {
+			return false
+		}
+		room--
+		return true
+	}
 	for _, s := range g.slots {
-		s.judge(now, elsewhere)
+		s.judge(now, spend)
 	}
-	if elsewhere {
-		g.m.slow.Add(uint64(g.queue.expire(now, g.m.pool.budget.spend)))
-	}
+	g.m.slow.Add(uint64(g.queue.expire(now, spend)))
 }
 
-// judge is the watcher's look at what runs in one session.
-func (s *slot) judge(now time.Time, elsewhere bool) {
+// judge is the watcher's look at what runs in one session. spend says whether one more caller may be sent on.
+func (s *slot) judge(now time.Time, spend func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, m := s.job, s.g.m
@@ -71,7 +76,7 @@ func (s *slot) judge(now time.Time, elsewhere bool) {
 		m.hung.Add(1)
 		m.failures.Add(1)
 		m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", j.limit)
-	case elsewhere && j.impatient(now) && !j.met.Load() && m.pool.budget.spend() && j.hurry():
+	case j.impatient(now) && !j.met.Load() && spend() && j.hurry():
 		m.slow.Add(1)
 		m.load.penalise(j.class)
 	}
