@@ -190,7 +190,11 @@ func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) 
 	if err := m.beginDrain(ctx, actor, name, force); err != nil {
 		return err
 	}
-	return m.cfg.Pool.Drain(ctx, name, true)
+	err := m.cfg.Pool.Drain(ctx, name, true)
+	if m.state(name) == pool.Drained {
+		m.cfg.Log.InfoContext(ctx, "member drained", "actor", actor, "pool", m.cfg.PoolName, "member", name)
+	}
+	return err
 }
 
 // beginDrain decides that a member goes, and stores it.
@@ -203,7 +207,6 @@ func (m *Membership) beginDrain(ctx context.Context, actor, name string, force b
 	if err := m.change(context.WithoutCancel(ctx), name, func(r *MemberRecord) { r.Drained = true }); err != nil {
 		return errors.Join(err, m.cfg.Pool.Resume(name)) // nothing was changed
 	}
-	m.cfg.Log.InfoContext(ctx, "member is to drain", "actor", actor, "pool", m.cfg.PoolName, "member", name)
 	return nil
 }
 
