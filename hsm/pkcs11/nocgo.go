@@ -12,6 +12,9 @@ import (
 
 var errNoCgo = fmt.Errorf("this keyway was built without cgo and cannot load PKCS#11 modules: build it with CGO_ENABLED=1 and a C compiler: %w", errors.ErrUnsupported)
 
+// Usable says why this build cannot load a library.
+func Usable() error { return errNoCgo }
+
 // Token is a token of a PKCS#11 library; this build cannot open any.
 type Token struct{ hsm.Token }
 
