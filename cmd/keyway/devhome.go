@@ -60,6 +60,9 @@ func (h *devHome) choose(embedded bool) error {
 	}
 	kind := strings.TrimSpace(string(b))
 	module, missing := pkcs11.FindModule("softhsm")
+	if err := pkcs11.Usable(); err != nil {
+		missing = err
+	}
 	switch {
 	case kind == softhsm && embedded:
 		return fmt.Errorf("%s holds SoftHSM tokens: leave out --embedded, or use another --dir", h.dir)
@@ -90,7 +93,7 @@ func (h *devHome) about() string {
 	case h.module != "":
 		return fmt.Sprintf("using SoftHSM 2 tokens (%s) in %s", h.module, h.dir)
 	case h.fell != nil:
-		return fmt.Sprintf("using the embedded software token in %s, since there is %v", h.dir, h.fell)
+		return fmt.Sprintf("using the embedded software token in %s, not SoftHSM 2: %v", h.dir, h.fell)
 	}
 	return "using the embedded software token in " + h.dir
 }

@@ -36,7 +36,7 @@ func TestManyKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("filling a store and walking over it takes seconds: not with -short")
 	}
-	n, touched, kind := 20_000, 8_000, onEmbedded
+	n, touched, kind := 20_000, 6_000, onEmbedded
 	if s := os.Getenv("KEYWAY_KEYS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
@@ -75,12 +75,12 @@ func TestManyKeys(t *testing.T) {
 	// First requests, one at a time, for keys that nothing has heard of.
 	order := rand.Perm(n)
 	var cold []time.Duration
-	for _, i := range order[:500] {
+	for _, i := range order[:300] {
 		begun := time.Now()
 		r.ok(manyName(i)+"/wrap", manyWrap)
 		cold = append(cold, time.Since(begun))
 	}
-	t.Logf("500 first requests for cold keys: %s", spread(cold))
+	t.Logf("300 first requests for cold keys: %s", spread(cold))
 
 	// And what a walk over many more leaves behind.
 	walk := func(some []int) {
@@ -100,7 +100,7 @@ func TestManyKeys(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	rest := order[500:]
+	rest := order[300:]
 	first, last := 2*manyCache, min(len(rest), touched)
 	walk(rest[:first])
 	before := r.memory(t)
@@ -108,7 +108,7 @@ func TestManyKeys(t *testing.T) {
 	walk(rest[first:last])
 	t.Logf("%d more cold keys by 8 clients in %s", last-first, time.Since(begun).Round(time.Millisecond))
 	after := r.memory(t)
-	t.Logf("heap of the node %.1f MB after %d keys, %.1f MB after %d", float64(before)/(1<<20), first+500, float64(after)/(1<<20), last+500)
+	t.Logf("heap of the node %.1f MB after %d keys, %.1f MB after %d", float64(before)/(1<<20), first+300, float64(after)/(1<<20), last+300)
 	// A version in memory, with the key that the pool gets, takes more than a kilobyte: keeping them all would show.
 	if allowed := int64(last-first) * 400; after-before > allowed {
 		t.Errorf("the heap grew by %d bytes over %d keys of which %d may be kept", after-before, last-first, manyCache)

@@ -96,6 +96,17 @@ func exists(file string) bool {
 	return err == nil
 }
 
+// says waits until the log holds a text. What a process wrote before something else was seen of it may come a moment later.
+func (r *running) says(text string) {
+	r.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.log.String(), text); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Errorf("the log does not say %q:\n%s", text, r.log)
+			return
+		}
+	}
+}
+
 // within waits until ok, and fails the test when that takes longer than d or the process ends.
 func (r *running) within(d time.Duration, what string, ok func() bool) {
 	r.t.Helper()
