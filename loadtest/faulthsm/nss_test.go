@@ -53,17 +53,16 @@ func TestNSS(t *testing.T) {
 		s := r.session()
 		spec := macSpec
 		spec.ID, spec.Token = []byte("logout"), true
-		key := r.generate(s, spec)
+		r.generate(s, spec)
 		if err := r.conn.Now(r.ctx(), Logout()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.tok.OpenSession(t.Context()); codeOf(err) != hsm.UserNotLoggedIn {
 			t.Errorf("a session after the login was dropped: %v", err)
 		}
-		op := mac(key)
-		// NSS has words of its own for it: the key cannot be read, so its length is wrong.
-		if err := s.Do(op); err != nil || codeOf(op.Err) != hsm.KeySizeRange {
-			t.Errorf("an operation without login: %v, %v", err, op.Err)
+		// The key is not used: without login NSS 3.87 computes with memory it has not set, and may crash in earnest.
+		if _, err := s.Find(hsm.ClassSecret, spec.ID); err != hsm.ErrNotFound {
+			t.Errorf("a private object without login: %v", err)
 		}
 	})
 	t.Run("close sessions", func(t *testing.T) {
