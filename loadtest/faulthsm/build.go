@@ -81,15 +81,16 @@ func withSources(f func(dir string, names []string) error) error {
 }
 
 func compile(ctx context.Context, dir string, args []string) error {
-	cc := os.Getenv("CC")
-	if cc == "" {
-		cc = "cc"
+	cc := strings.Fields(os.Getenv("CC")) // as Go itself reads it
+	if len(cc) == 0 {
+		cc = []string{"cc"}
 	}
-	cmd := exec.CommandContext(ctx, cc, append(args, "-ldl", "-lpthread", "-lm")...)
+	args = slices.Concat(cc[1:], args, []string{"-ldl", "-lpthread", "-lm"})
+	cmd := exec.CommandContext(ctx, cc[0], args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("faulthsm: no C compiler %q: install one (Debian: apt-get install gcc libc6-dev) or name it in CC", cc)
+		return fmt.Errorf("faulthsm: no C compiler %q: install one (Debian: apt-get install gcc libc6-dev) or name it in CC", cc[0])
 	}
 	if err != nil {
 		return fmt.Errorf("faulthsm: compiling the module: %w\n%s", err, out)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -68,9 +69,15 @@ func (m *Module) Conns(ctx context.Context) ([]*Conn, error) {
 	var all []*Conn
 	for _, n := range names {
 		c, err := Dial(ctx, n)
-		if err != nil {
-			_ = os.Remove(n) // nobody listens there any more
+		if errors.Is(err, syscall.ECONNREFUSED) { // nobody listens there any more
+			_ = os.Remove(n)
 			continue
+		}
+		if err != nil {
+			for _, c := range all {
+				_ = c.Close()
+			}
+			return nil, err
 		}
 		all = append(all, c)
 	}

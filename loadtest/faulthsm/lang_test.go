@@ -240,7 +240,7 @@ func TestTypedStatementsAreUnderstood(t *testing.T) {
 }
 
 // sanitize lets the compiler look for mistakes with memory and numbers, at no more cost than it must.
-var sanitize = []string{"-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"}
+var sanitize = []string{"-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"}
 
 // FuzzLanguage: no text crashes the parser (which is built with sanitizers here), an error has a line and a text, and what is understood
 // is understood again as itself in its canonical form.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"keyway/hsm"
 )
@@ -126,6 +127,26 @@ func TestSelectors(t *testing.T) {
 	try("from later on", Rule{From: 3600e9})
 	try("no longer", Rule{Lasts: 1})
 	try("another slot", Rule{Slot: new(uint64)})
+	try("as long as it lasts", Rule{Lasts: 3600e9}, all...)
+	r.add(Rule{ID: "watch", On: []string{"C_Sign"}, Times: 1, Do: []Effect{Nothing()}})
+	r.macs(s, key, 1)
+	line, err := r.conn.Log(r.ctx(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := handleIn(t, line[0], "slot=")
+	try("the slot", Rule{Slot: &slot}, all...)
+	r.remove("watch")
+
+	begun := time.Now()
+	r.add(Rule{ID: "later", On: []string{"C_Sign"}, From: 40 * time.Millisecond, Do: []Effect{Return(hsm.FunctionFailed)}})
+	for len(r.macs(s, key, 1)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if d := time.Since(begun); d < 40*time.Millisecond {
+		t.Errorf("a rule from 40 ms on acted after %s", d)
+	}
+	r.remove("later")
 
 	// Which session is which the log tells; a rule may be bound to one.
 	r.add(Rule{ID: "watch", On: []string{"C_Sign"}, Do: []Effect{Nothing()}})
@@ -181,6 +202,7 @@ func TestRulesActTogetherInTheirOrder(t *testing.T) {
 	r := softHSM(t)
 	s := r.session()
 	key := r.generate(s, macSpec)
+	r.macs(s, key, 1) // so that the driver knows the key
 	r.add(
 		Rule{ID: "first", On: []string{"any"}, Do: []Effect{Nothing()}},
 		Rule{ID: "second", On: []string{"crypto"}, Do: []Effect{Return(hsm.FunctionFailed)}},

@@ -252,6 +252,38 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestServersAreSharedByProcesses: two workers on one device wait for each other.
+func TestServersAreSharedByProcesses(t *testing.T) {
+	r := softHSM(t)
+	const calls, each = 10, 5 * time.Millisecond
+	if err := r.m.Apply(r.ctx(), Rule{ID: "served", On: []string{"C_Sign"}, Do: []Effect{Serve(1, Fixed(each))}}); err != nil {
+		t.Fatal(err)
+	}
+	var sessions []hsm.Keeper
+	var keys []hsm.Handle
+	for range 2 {
+		w, _ := r.worker()
+		s := sessionOf(t, w)
+		sessions, keys = append(sessions, s), append(keys, r.generate(s, macSpec))
+	}
+	var wg sync.WaitGroup
+	d := took(func() {
+		for i, s := range sessions {
+			wg.Go(func() {
+				for range calls {
+					if op := mac(keys[i]); s.Do(op) != nil || op.Err != nil {
+						t.Error(op.Err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+	if least := 2 * calls * each; d < least {
+		t.Errorf("2 × %d calls of %s at one server took %s, want at least %s", calls, each, d, least)
+	}
+}
+
 func TestDevices(t *testing.T) {
 	r := softHSM(t)
 	s := r.session()

@@ -84,6 +84,7 @@ static int apply(struct lang_error *e)
 	size_t len = 0;
 	char *text = read_file(settings.control, &len, &st);
 	const char *what = "ok";
+	char text_of_error[512];
 	int good = 0;
 	*e = (struct lang_error){0};
 	if (text == NULL && errno == ENOENT) {
@@ -106,7 +107,7 @@ static int apply(struct lang_error *e)
 	pthread_mutex_unlock(&mu);
 	free(text);
 	if (!good)
-		complain("control file %s, line %u: %s; what was in force stays", settings.control, e->line, e->text);
+		complain("control file %s, %s; what was in force stays", settings.control, lang_error_text(e, text_of_error, sizeof text_of_error));
 	else
 		log_note("control file %s: %s", settings.control, what);
 	return good;

@@ -806,6 +806,15 @@ int lang_parse(const char *text, size_t len, struct items *out, struct lang_erro
 	return 1;
 }
 
+const char *lang_error_text(const struct lang_error *e, char *buffer, size_t size)
+{
+	if (e->line)
+		snprintf(buffer, size, "line %u: %s", e->line, e->text);
+	else
+		snprintf(buffer, size, "%s", e->text);
+	return buffer;
+}
+
 int lang_effect(const char *text, struct effect *out, struct lang_error *e)
 {
 	struct line l = {.e = e};

@@ -87,7 +87,10 @@ struct item {
 
 struct items { struct item **at; size_t n; };
 
-struct lang_error { unsigned line; char text[400]; };
+struct lang_error { unsigned line; char text[400]; }; /* line 0: of no line */
+
+/* lang_error_text writes an error with its line, if it has one, into a buffer and returns it. */
+const char *lang_error_text(const struct lang_error *e, char *buffer, size_t size);
 
 /*
  * lang_parse reads statements. It returns 1 and gives the caller the items, or 0 and fills in the

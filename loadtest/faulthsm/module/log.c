@@ -15,6 +15,7 @@ struct entry {
 	struct effect effect;
 	enum fn fn;
 	CK_SESSION_HANDLE session;
+	CK_SLOT_ID slot;
 	CK_OBJECT_HANDLE key;
 	char note[200];
 };
@@ -39,6 +40,7 @@ void log_effect(const struct call *c, const char *id, const struct effect *f)
 	e->effect = *f;
 	e->fn = c->fn;
 	e->session = c->session;
+	e->slot = c->slot;
 	e->key = c->key;
 	pthread_mutex_unlock(&mu);
 }
@@ -66,7 +68,10 @@ static void print(FILE *out, const struct entry *e)
 		return;
 	}
 	effect_text(&e->effect, effect, sizeof effect);
-	fprintf(out, "%s session=%lu key=%lu %s: %s\n", name_function(e->fn), e->session, e->key, e->id, effect);
+	if (e->fn == FN_COUNT)
+		fprintf(out, "%s: %s\n", e->id, effect);
+	else
+		fprintf(out, "%s slot=%lu session=%lu key=%lu %s: %s\n", name_function(e->fn), e->slot, e->session, e->key, e->id, effect);
 }
 
 void log_print(FILE *out, size_t most)

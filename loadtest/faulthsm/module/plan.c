@@ -167,7 +167,6 @@ static int conflict(const struct items *fresh, enum origin origin, struct lang_e
 	for (size_t i = 0; i < fresh->n; i++) {
 		const struct item *it = fresh->at[i], *o = find(other, it->id);
 		if (o && (o->kind == RULE || it->kind == RULE)) {
-			e->line = 0;
 			snprintf(e->text, sizeof e->text, "there is an item \"%s\" from the %s already: write another id, or remove that one first",
 			         it->id, origin == FROM_FILE ? "socket" : "control file");
 			return 1;
@@ -182,6 +181,7 @@ int plan_file(const char *text, size_t len, struct lang_error *e)
 	if (!lang_parse(text, len, &fresh, e))
 		return 0;
 	pthread_mutex_lock(&mu);
+	e->line = 0;
 	if (conflict(&fresh, FROM_FILE, e)) {
 		pthread_mutex_unlock(&mu);
 		items_free(&fresh);
@@ -224,6 +224,7 @@ int plan_add(const char *text, size_t len, struct lang_error *e)
 		return 0;
 	pthread_mutex_lock(&mu);
 	struct items *layer = &layers[FROM_SOCKET], old = *layer, joined = {calloc(old.n + fresh.n + 1, sizeof *joined.at), 0};
+	e->line = 0;
 	int good = joined.at != NULL && !conflict(&fresh, FROM_SOCKET, e);
 	for (size_t i = 0; good && i < fresh.n; i++)
 		if (fresh.at[i]->kind == RULE && find(&old, fresh.at[i]->id)) {

@@ -16,7 +16,7 @@
 
 #define POOLS 16
 #define PROCESSES 128
-#define MAGIC 0x316d736874756166u /* "fauthsm1" */
+#define MAGIC 0x316d7368746c7561u /* "aulthsm1": which layout this is */
 
 struct shared {
 	_Atomic uint64_t magic;
@@ -32,7 +32,7 @@ struct shared {
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 static struct shared *map;
 static int tried;
-static int mine = -1; /* my entry of processes */
+static _Atomic int mine = -1; /* my entry of processes; written under mu */
 
 static struct shared *shared(void)
 {
@@ -48,10 +48,14 @@ static struct shared *shared(void)
 			if (p != MAP_FAILED)
 				map = p;
 		}
-		if (map == NULL)
+		uint64_t none = 0;
+		if (map == NULL) {
 			complain("cannot share state in %s: %s; other processes do not count", path, strerror(errno));
-		else
-			atomic_store(&map->magic, MAGIC);
+		} else if (!atomic_compare_exchange_strong(&map->magic, &none, MAGIC) && none != MAGIC) {
+			complain("%s is not of this version: remove it; other processes do not count", path);
+			munmap(map, sizeof *map);
+			map = NULL;
+		}
 		if (fd >= 0)
 			close(fd);
 	}

@@ -15,16 +15,15 @@ static void ok(FILE *out) { fprintf(out, "ok\n"); }
 
 static void wrong(FILE *out, const struct lang_error *e)
 {
-	if (e->line > 1)
-		fprintf(out, "error: line %u: %s\n", e->line, e->text);
-	else
-		fprintf(out, "error: %s\n", e->text);
+	char text[512];
+	fprintf(out, "error: %s\n", e->line > 1 ? lang_error_text(e, text, sizeof text) : e->text);
 }
 
 static void show_status(FILE *out)
 {
 	struct control_status s;
 	struct plan *p = plan_hold();
+	char text[512];
 	int waiting = 0;
 	uint64_t altered = 0;
 	control_status_get(&s);
@@ -37,7 +36,7 @@ static void show_status(FILE *out)
 	fprintf(out, " control-file %s\n control-path %s\n", s.file, settings.control ? settings.control : "-");
 	fprintf(out, " control-hash %016llx\n control-loads %llu\n", (unsigned long long)s.hash, (unsigned long long)s.loads);
 	if (strcmp(s.file, "error") == 0)
-		fprintf(out, " control-error line %u: %s\n", s.error.line, s.error.text);
+		fprintf(out, " control-error %s\n", lang_error_text(&s.error, text, sizeof text));
 	fprintf(out, " state-path %s\n socket %s\n", settings.state ? settings.state : "-", control_socket());
 	fprintf(out, " statements %zu\n", p ? p->n : 0);
 	fprintf(out, " token %s\n", token_away(p) == CKR_OK ? "present" : "absent");

@@ -413,6 +413,7 @@ static void differ(const char *label, const char *pin)
 static atomic_int stop;
 static atomic_ulong good, bad;
 static CK_SLOT_ID hammer_slot;
+static const char *hammer_pin;
 
 static void *hit(void *unused)
 {
@@ -427,6 +428,7 @@ static void *hit(void *unused)
 			bad++;
 			continue;
 		}
+		(void)login(s, 1, hammer_pin); /* which somebody else may have lost */
 		for (int i = 0; i < 20 && !stop; i++) {
 			h = 0;
 			CK_RV rv = f->C_CreateObject(s, a, 6, &h);
@@ -447,7 +449,7 @@ static void *hit(void *unused)
 static void hammer(const char *label, const char *pin, const char *seconds)
 {
 	pthread_t t[8];
-	hammer_slot = slot_of(label);
+	hammer_slot = slot_of(label), hammer_pin = pin;
 	CK_SESSION_HANDLE s = open_session(hammer_slot);
 	(void)login(s, 1, pin);
 	printf("ready\n");
@@ -471,7 +473,7 @@ static void forks(const char *label, const char *pin)
 	CK_SESSION_HANDLE s = open_session(slot);
 	pthread_t t[2];
 	must("C_Login", login(s, 1, pin));
-	hammer_slot = slot;
+	hammer_slot = slot, hammer_pin = pin;
 	for (int i = 0; i < 2; i++)
 		pthread_create(&t[i], NULL, hit, NULL);
 	for (int i = 0; i < 20; i++) {
