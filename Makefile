@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK      := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULN_DATABASE    := https://vuln.go.dev/index/db.json
 
-.PHONY: all help build run test test-pure check lint vuln deploy-check race million fuzz bench load deps clean
+.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench load deps clean
 
 all: build
 
@@ -17,6 +17,9 @@ help: ## this list
 
 build: ## build bin/keyway
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/keyway ./cmd/keyway
+
+faulthsm: deps ## build bin/faulthsm.so, the PKCS#11 module that makes calls fail, and bin/faulthsm-lint
+	$(GO) run ./loadtest/faulthsm/build bin
 
 run: deps build ## bring everything up in ./.dev and serve until Ctrl-C
 	bin/keyway dev --dir ./.dev
