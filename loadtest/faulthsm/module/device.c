@@ -28,16 +28,16 @@ static const struct device devices[] = {
 		.sessions = 1024, .objects = 16666, .opens = 10, .opens_per = SECOND, .opens_code = 0x7,
 	},
 	{
-		/* Yubico, YubiHSM 2 device specifications, "Performance": averages of an otherwise idle device. One command at a
-		 * time; 16 sessions, which expire after 30 s (yubihsm-shell#81, #541); 256 objects (same page). */
+		/* Yubico, YubiHSM 2 device specifications, "Performance": averages of an otherwise idle device, written down from
+		 * memory and to be checked there. One command at a time; 16 sessions, which expire after 30 s (yubihsm-shell#81, #541); 256 objects (same page). */
 		.name = "yubihsm2", .servers = 1,
 		.ms = {[WORK_RSA2048] = 139, [WORK_RSA3072] = 504, [WORK_RSA4096] = 852, [WORK_P256] = 73, [WORK_P384] = 120, [WORK_P521] = 210,
 		       [WORK_ED25519] = 105, [WORK_WRAP] = 10, [WORK_AES] = 10, [WORK_HMAC] = 4, [WORK_HMAC512] = 243},
 		.sessions = 16, .linger = 30 * SECOND, .objects = 256,
 	},
 	{
-		/* P-256 signatures of the TPMs that Chrome met: median 200 ms, 95th percentile 600 ms (S. Kristoffersen, "TPM
-		 * performance"), hence sigma = ln 3 / 1.645. One lock per token and 1,024 sessions (tpm2-pkcs11 1.9.0). */
+		/* P-256 signatures of the TPMs that Chrome met: median 200 ms, 95th percentile 600 ms ("TPM performance",
+		 * stiankri.substack.com), hence sigma = ln 3 / 1.645. One lock per token and 1,024 sessions (tpm2-pkcs11 1.9.0). */
 		.name = "tpm", .servers = 1, .sigma = 0.668,
 		.ms = {[WORK_RSA2048] = 200, [WORK_RSA3072] = 200, [WORK_RSA4096] = 200, [WORK_P256] = 200, [WORK_P384] = 200, [WORK_P521] = 200,
 		       [WORK_ED25519] = 200, [WORK_AES] = 200, [WORK_HMAC] = 200, [WORK_HMAC512] = 200},
