@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,6 +191,23 @@ func TestTokenAbsent(t *testing.T) {
 	if got := r.macs(s, r.generate(s, macSpec), 2); len(got) != 0 {
 		t.Errorf("after opening it again operations %v failed", got)
 	}
+}
+
+func TestSlotsOfATokenThatIsAbsent(t *testing.T) {
+	r := softHSM(t)
+	f := func(want string, statements ...Statement) {
+		t.Helper()
+		if err := r.m.Apply(r.ctx(), statements...); err != nil {
+			t.Fatal(err)
+		}
+		out, err := command(t, nil, probePath(t), r.m.Path, "slots", "-")
+		if got := strings.TrimSpace(out); err != nil || got != want {
+			t.Errorf("slots with a token, all slots, slots that say they have one: %q, want %q; %v", got, want, err)
+		}
+	}
+	f("some some some")
+	f("none some none", Token{Absent: true})
+	f("some some some", Token{})
 }
 
 func TestRemoveTokenByARuleAndReturnIt(t *testing.T) {

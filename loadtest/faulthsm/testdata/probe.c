@@ -2,7 +2,7 @@
  * A caller of a PKCS#11 module, for tests of faulthsm: what the Go driver does not show. It ends with 0
  * unless something is the matter with the test itself.
  *
- *   probe MODULE flags LABEL | login LABEL PIN | setpin LABEL OLD NEW | initpin LABEL SOPIN PIN
+ *   probe MODULE slots - | flags LABEL | login LABEL PIN | setpin LABEL OLD NEW | initpin LABEL SOPIN PIN
  *   probe MODULE differ LABEL PIN      every function once and more, with codes and results, the same each time
  *   probe MODULE hammer LABEL PIN SECONDS      many threads at once
  *   probe MODULE fork LABEL PIN        a child that begins anew
@@ -78,6 +78,21 @@ static CK_SLOT_ID slot_of(const char *label)
 	if (!find_slot(label, &slot))
 		die("no such token", 0);
 	return slot;
+}
+
+/* slots tells how many slots are listed with a token, without, and say that they have one. */
+static void slots(void)
+{
+	CK_SLOT_ID all[64];
+	CK_ULONG with = 64, n = 64, say = 0;
+	must("C_GetSlotList", f->C_GetSlotList(1, all, &with));
+	must("C_GetSlotList", f->C_GetSlotList(0, all, &n));
+	for (CK_ULONG i = 0; i < n; i++) {
+		CK_SLOT_INFO info;
+		must("C_GetSlotInfo", f->C_GetSlotInfo(all[i], &info));
+		say += info.flags & CKF_TOKEN_PRESENT;
+	}
+	printf("%s %s %s\n", with ? "some" : "none", n ? "some" : "none", say ? "some" : "none");
 }
 
 static CK_SESSION_HANDLE open_session(CK_SLOT_ID slot)
@@ -533,6 +548,8 @@ int main(int argc, char **argv)
 		must("C_Initialize", rv);
 	if (strcmp(what, "flags") == 0)
 		flags(label);
+	else if (strcmp(what, "slots") == 0)
+		slots();
 	else if (strcmp(what, "login") == 0)
 		printf("0x%lX\n", login(open_session(slot_of(label)), 1, one));
 	else if (strcmp(what, "setpin") == 0)
