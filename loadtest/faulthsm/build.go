@@ -17,7 +17,7 @@ import (
 var sources embed.FS
 
 // lintSources are the files of the checker; the module has all but lint.c.
-var lintSources = []string{"lint.c", "lang.c", "names.c", "device.c", "wait.c"}
+var lintSources = []string{"lint.c", "lang.c", "rule.c", "words.c", "canonical.c", "items.c", "names.c", "device.c", "wait.c"}
 
 // Binaries are what Build makes.
 type Binaries struct {
@@ -59,7 +59,7 @@ func withSources(f func(dir string, names []string) error) error {
 	if err != nil {
 		return fmt.Errorf("faulthsm: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	var names []string
 	err = fs.WalkDir(sources, "module", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -14,7 +14,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: build DIRECTORY")
 		os.Exit(2)
 	}
-	err := os.MkdirAll(os.Args[1], 0o755)
+	err := os.MkdirAll(os.Args[1], 0o750)
 	if err == nil {
 		var b faulthsm.Binaries
 		if b, err = faulthsm.Build(context.Background(), os.Args[1]); err == nil {

@@ -1,7 +1,7 @@
 /*
  * One thread that follows the control file and answers on the socket. It is woken by inotify, which
- * tells of a file that has been written or moved into place, and looks once a second in any case,
- * for file systems that tell nothing.
+ * tells of a file that has been written or moved into place, and looks three times a second in any
+ * case, for file systems that tell nothing.
  */
 #include "faulthsm.h"
 
@@ -13,22 +13,18 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#define CLIENTS 16
 #define FILE_MAX_SIZE (1 << 20)
 
 /* Under mu: what is known of the control file, and the thread. */
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 static struct control_status status = {.file = "none"};
 static struct stat last; /* the file as it was when last looked at */
-static int running, stop_fd = -1, listen_fd = -1, notify_fd = -1, dir_fd = -1;
+static int running, stop_fd = -1, notify_fd = -1;
 static pid_t owner;
 static pthread_t thread;
-static char socket_name[64], socket_path[4096];
 
 void control_status_get(struct control_status *s)
 {
@@ -36,8 +32,6 @@ void control_status_get(struct control_status *s)
 	*s = status;
 	pthread_mutex_unlock(&mu);
 }
-
-const char *control_socket(void) { return socket_path; }
 
 /* read_file reads a whole file; it returns NULL and errno when it cannot. */
 static char *read_file(const char *path, size_t *len, struct stat *st)
@@ -149,85 +143,6 @@ void control_load(void)
 		(void)apply(&e);
 }
 
-/* --- the thread --- */
-
-/* answer returns 0 when the client is gone, or does not read: the others shall not wait for it more than once. */
-static int answer(struct client *cl, char *line)
-{
-	char *text = NULL;
-	size_t len = 0, done = 0;
-	FILE *out = open_memstream(&text, &len);
-	if (out == NULL)
-		return 0;
-	verb(cl, line, out);
-	fclose(out);
-	while (done < len) {
-		ssize_t n = send(cl->fd, text + done, len - done, MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		done += (size_t)n;
-	}
-	free(text);
-	return done == len;
-}
-
-static void hang_up(struct client *cl)
-{
-	close(cl->fd);
-	free(cl->batch);
-	*cl = (struct client){.fd = -1};
-}
-
-static void hear(struct client *cl)
-{
-	char buffer[4096];
-	ssize_t n = recv(cl->fd, buffer, sizeof buffer, MSG_DONTWAIT);
-	if (n <= 0) {
-		if (n == 0 || (errno != EAGAIN && errno != EINTR))
-			hang_up(cl);
-		return;
-	}
-	for (ssize_t i = 0; i < n; i++) {
-		if (buffer[i] != '\n') {
-			if (cl->used < LINE_MAX_LEN)
-				cl->line[cl->used++] = buffer[i];
-			else
-				cl->too_long = 1;
-			continue;
-		}
-		cl->line[cl->used] = 0;
-		/* A NUL would hide the rest of the line. */
-		for (size_t j = 0; j < cl->used; j++)
-			if (cl->line[j] == 0)
-				cl->line[j] = 1;
-		if (!answer(cl, cl->line)) {
-			hang_up(cl);
-			return;
-		}
-		cl->used = 0;
-		cl->too_long = 0;
-	}
-}
-
-static void welcome(struct client *clients)
-{
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0)
-		return;
-	struct timeval limit = {.tv_sec = 1};
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-	for (int i = 0; i < CLIENTS; i++)
-		if (clients[i].fd < 0) {
-			clients[i] = (struct client){.fd = fd};
-			return;
-		}
-	static const char full[] = "error: there are 16 clients already: close one\n";
-	(void)!send(fd, full, sizeof full - 1, MSG_NOSIGNAL);
-	close(fd);
-}
-
 /* file_event reads what inotify says; it returns whether it may be about the control file. */
 static int file_event(void)
 {
@@ -278,7 +193,7 @@ static void *follow(void *unused)
 			next_look = now + 300000000;
 		}
 		p[0] = (struct pollfd){stop_fd, POLLIN, 0};
-		p[1] = (struct pollfd){listen_fd, POLLIN, 0};
+		p[1] = (struct pollfd){socket_fd(), POLLIN, 0};
 		p[2] = (struct pollfd){notify_fd, POLLIN, 0};
 		for (int i = 0; i < CLIENTS; i++)
 			p[3 + i] = (struct pollfd){clients[i].fd, POLLIN, 0};
@@ -290,63 +205,16 @@ static void *follow(void *unused)
 			look(1);
 		for (int i = 0; i < CLIENTS; i++)
 			if (clients[i].fd >= 0 && p[3 + i].revents)
-				hear(&clients[i]);
+				client_hear(&clients[i]);
 		if (p[1].revents)
-			welcome(clients);
+			client_welcome(clients);
 	}
 	for (int i = 0; clients && i < CLIENTS; i++)
 		if (clients[i].fd >= 0)
-			hang_up(&clients[i]);
+			client_hang_up(&clients[i]);
 	free(clients);
 	free(p);
 	return unused;
-}
-
-/* alive reports whether somebody listens on a socket of the directory. */
-static int alive(const struct sockaddr_un *a)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int yes = fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof *a) == 0;
-	if (fd >= 0)
-		close(fd);
-	return yes;
-}
-
-/*
- * open_socket listens on PID.sock in the directory. The path goes through /proc/self/fd, since a socket's path may have
- * only 107 characters. A second instance in this process takes PID-2.sock.
- */
-static int open_socket(void)
-{
-	dir_fd = open(settings.sockets, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir_fd < 0)
-		return 0;
-	for (int i = 1; i <= 9; i++) {
-		struct sockaddr_un a = {.sun_family = AF_UNIX};
-		if (i == 1)
-			snprintf(socket_name, sizeof socket_name, "%ld.sock", (long)getpid());
-		else
-			snprintf(socket_name, sizeof socket_name, "%ld-%d.sock", (long)getpid(), i);
-		snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", dir_fd, socket_name);
-		if (alive(&a))
-			continue;
-		(void)unlinkat(dir_fd, socket_name, 0); /* left behind by an earlier process of this number */
-		listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		if (listen_fd < 0)
-			return 0;
-		(void)fchmod(listen_fd, 0600); /* before it has a name */
-		if (bind(listen_fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(listen_fd, CLIENTS) == 0) {
-			snprintf(socket_path, sizeof socket_path, "%s/%s", settings.sockets, socket_name);
-			return 1;
-		}
-		int e = errno;
-		close(listen_fd);
-		listen_fd = -1;
-		errno = e;
-		return 0;
-	}
-	errno = EADDRINUSE;
-	return 0;
 }
 
 static void watch_file(void)
@@ -376,7 +244,7 @@ void control_start(void)
 	}
 	owner = getpid();
 	stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (settings.sockets && !open_socket())
+	if (settings.sockets && !socket_open())
 		complain("cannot listen in %s: %s", settings.sockets, strerror(errno));
 	if (settings.control)
 		watch_file();
@@ -406,22 +274,17 @@ __attribute__((destructor)) static void control_stop(void)
 	uint64_t one = 1;
 	(void)!write(stop_fd, &one, sizeof one);
 	pthread_join(thread, NULL);
-	if (listen_fd >= 0)
-		(void)unlinkat(dir_fd, socket_name, 0);
+	socket_close(1);
 	running = 0;
 	close_one(&stop_fd);
-	close_one(&listen_fd);
 	close_one(&notify_fd);
-	close_one(&dir_fd);
 }
 
 void control_forked(void)
 {
 	pthread_mutex_init(&mu, NULL);
 	running = 0;
-	socket_path[0] = 0;
+	socket_close(0); /* the parent's */
 	close_one(&stop_fd);
-	close_one(&listen_fd);
 	close_one(&notify_fd);
-	close_one(&dir_fd);
 }

@@ -23,10 +23,13 @@ extern CK_FUNCTION_LIST *real;
 CK_RV load_real(void);
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* --- calls.c: the functions that callers see --- */
+/* --- calls_*.c: the functions that callers see --- */
 
 extern CK_FUNCTION_LIST list;
 void calls_forked(void);
+/* session_limit is how many sessions there may be, 0 for no limit; UINT64_MAX for none at all. */
+struct plan;
+uint64_t session_limit(const struct plan *p, CK_RV *code, int64_t *linger);
 
 /* One call on its way through. */
 struct call {
@@ -178,7 +181,7 @@ void log_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_print(FILE *out, size_t most);
 void log_forked(void);
 
-/* --- control.c, verbs.c: control file and socket --- */
+/* --- control.c, socket.c, verbs.c: control file and socket --- */
 
 struct control_status {
 	char file[16];        /* none, absent, ok or error */
@@ -191,11 +194,20 @@ int control_reload(struct lang_error *e);    /* the same, for the verb */
 void control_start(void);                    /* starts the thread, once in a process */
 void control_status_get(struct control_status *s);
 void control_forked(void);
-const char *control_socket(void);
 
 /* verb carries out a command and writes its answer. in_batch keeps what came since "begin". */
 struct client { int fd; char *batch; size_t batch_len; int batching; char line[LINE_MAX_LEN + 2]; size_t used; int too_long; };
 void verb(struct client *cl, char *line, FILE *out);
+
+#define CLIENTS 16
+/* socket_open returns 0 and errno when it cannot; socket_close also removes the name from the directory. */
+int socket_open(void);
+void socket_close(int also_name);
+int socket_fd(void);
+const char *socket_where(void);
+void client_welcome(struct client *clients);
+void client_hear(struct client *cl);
+void client_hang_up(struct client *cl);
 
 /* Where leaked memory is kept, so that it is neither freed nor lost to a leak checker. */
 extern _Atomic uint64_t leaked;

@@ -101,9 +101,19 @@ int lang_parse(const char *text, size_t len, struct items *out, struct lang_erro
 /* lang_statement reports whether a word begins a statement. */
 int lang_statement(const char *word);
 
+/* item_new makes an empty item, NULL without memory. */
+struct item *item_new(void);
+
 /* item_free frees an item nobody refers to any more; items_free those of a list, and the list. */
 void item_free(struct item *it);
 void items_free(struct items *l);
+
+/* in_session are the functions of PKCS#11 that take a session, computes those that do cryptography beside preparing it. */
+int in_session(int f);
+int computes(int f);
+
+/* canonical is the statement in its one form: two statements mean the same if, and only if, it is the same. The caller frees it. */
+char *canonical(const struct item *it);
 
 /* effect_text writes an effect as the language has it. */
 void effect_text(const struct effect *e, char *out, size_t size);

@@ -37,7 +37,7 @@ static void show_status(FILE *out)
 	fprintf(out, " control-hash %016llx\n control-loads %llu\n", (unsigned long long)s.hash, (unsigned long long)s.loads);
 	if (strcmp(s.file, "error") == 0)
 		fprintf(out, " control-error %s\n", lang_error_text(&s.error, text, sizeof text));
-	fprintf(out, " state-path %s\n socket %s\n", settings.state ? settings.state : "-", control_socket());
+	fprintf(out, " state-path %s\n socket %s\n", settings.state ? settings.state : "-", socket_where());
 	fprintf(out, " statements %zu\n", p ? p->n : 0);
 	fprintf(out, " token %s\n", token_away(p) == CKR_OK ? "present" : "absent");
 	fprintf(out, " sessions %llu\n session-objects %llu\n", (unsigned long long)track_sessions(), (unsigned long long)track_objects());
