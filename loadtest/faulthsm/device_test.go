@@ -62,7 +62,7 @@ func TestDevices(t *testing.T) {
 // deviceNames asks the checker, whose error names them.
 func deviceNames(t *testing.T) []string {
 	t.Helper()
-	answers := newLint(t, built.Lint)
+	answers := newLint(t, lintPath(t))
 	answer := answers.ask("device none")
 	_, list, ok := strings.Cut(answer, "write one of ")
 	if !ok {

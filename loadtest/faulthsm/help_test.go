@@ -4,6 +4,7 @@ package faulthsm
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,23 +25,47 @@ func handleIn(t testing.TB, line, word string) uint64 {
 	return n
 }
 
-var probe struct {
-	once sync.Once
+// once builds something at most once, when it is first wanted.
+type once struct {
+	sync.Once
 	path string
 	err  error
 }
 
-// probePath builds testdata/probe.c once.
+func (o *once) get(t testing.TB, name string, build func(path string) error) string {
+	t.Helper()
+	o.Do(func() {
+		o.path = filepath.Join(dir, name)
+		o.err = build(o.path)
+	})
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	return o.path
+}
+
+var binaries, probe once
+
+// modulePath and lintPath are what Build makes, probePath is testdata/probe.c built.
+func modulePath(t testing.TB) string {
+	t.Helper()
+	return binaries.get(t, "faulthsm.so", func(string) error {
+		b, err := Build(context.Background(), dir)
+		if err == nil && b != (Binaries{filepath.Join(dir, "faulthsm.so"), filepath.Join(dir, "faulthsm-lint")}) {
+			err = fmt.Errorf("built %+v", b)
+		}
+		return err
+	})
+}
+
+func lintPath(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(filepath.Dir(modulePath(t)), "faulthsm-lint")
+}
+
 func probePath(t testing.TB) string {
 	t.Helper()
-	probe.once.Do(func() {
-		probe.path = filepath.Join(dir, "probe")
-		probe.err = buildProbe(probe.path)
-	})
-	if probe.err != nil {
-		t.Fatal(probe.err)
-	}
-	return probe.path
+	return probe.get(t, "probe", func(path string) error { return buildProbe(path) })
 }
 
 func buildProbe(out string, flags ...string) error {

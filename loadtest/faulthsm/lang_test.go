@@ -69,7 +69,7 @@ func (l *lint) ask(text string) string {
 }
 
 func TestLanguageIsUnderstood(t *testing.T) {
-	l := newLint(t, built.Lint)
+	l := newLint(t, lintPath(t))
 	f := func(text, want string) {
 		t.Helper()
 		if got := l.ask(text); got != "ok\n"+want {
@@ -105,7 +105,7 @@ func TestLanguageIsUnderstood(t *testing.T) {
 
 // TestLanguageErrorsHelp: every mistake names its line, what is wrong and what to write instead.
 func TestLanguageErrorsHelp(t *testing.T) {
-	l := newLint(t, built.Lint)
+	l := newLint(t, lintPath(t))
 	f := func(text, line string, parts ...string) {
 		t.Helper()
 		got := l.ask(text)
@@ -181,7 +181,7 @@ func TestLanguageErrorsHelp(t *testing.T) {
 
 // TestTypedStatementsAreUnderstood draws rules at random: whatever the types can say, the language has.
 func TestTypedStatementsAreUnderstood(t *testing.T) {
-	l := newLint(t, built.Lint)
+	l := newLint(t, lintPath(t))
 	rnd := rand.New(rand.NewPCG(1, 2))
 	d := func() time.Duration { return time.Duration(1 + rnd.Int64N(int64(time.Hour))) }
 	number := func() *uint64 {
@@ -254,6 +254,9 @@ func FuzzLanguage(f *testing.F) {
 		"rule a on C_Sign,any every 3 skip 4 times 2 probability 0.25 from 1s lasts 2m session 0x10 key 7 slot 0 mechanism ECDSA do sleep lognormal 5ms 0.5 then call then return DEVICE_ERROR leave-active",
 		"limit sessions 16 linger 30s code 0xB1\nlimit objects 3\nlimit opens 10 per 1s", "pin tries 3\ntoken absent code 5\ndevice yubihsm2 scale 0.1\nseed 1",
 		"rule b on crypto do serve 3 uniform 1ms 2ms refuse FUNCTION_FAILED beyond 1s then flip bit 3 then shorten 1B then leak 1KiB", "rule\x00", "rule a on \xff do", "# c\n\r\n",
+		"rule c on session nth 5 do hang then crash", "rule d on C_Verify lasts 1.5h do logout code USER_NOT_LOGGED_IN then close-session then forget-objects",
+		"rule e on any do remove-token for 3s then nothing then close-sessions then flip then serve 1 exponential 5us", "token present", "limit opens 64 per 24h code 0x8000001A",
+		"rule f on C_Sign do sleep fixed 0.5ns then return", "seed 18446744073709551615", "device luna-a790 scale 100", "pin tries 100 100",
 	} {
 		f.Add(s)
 	}

@@ -21,11 +21,8 @@ import (
 // roleEnv in the environment makes the test binary a worker.
 const roleEnv = "FAULTHSM_WORKER_TEST"
 
-// built are the binaries of this run, dir is where its tokens are.
-var (
-	built Binaries
-	dir   string
-)
+// dir is where the binaries and tokens of this run are.
+var dir string
 
 func TestMain(m *testing.M) {
 	if os.Getenv(roleEnv) != "" {
@@ -45,10 +42,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if built, err = Build(context.Background(), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	conf, err := softHSMConfig(dir)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -93,7 +86,7 @@ func install(t testing.TB, real string) *Module {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := Install(d, built.Module, real)
+	m, err := Install(d, modulePath(t), real)
 	if err != nil {
 		t.Fatal(err)
 	}

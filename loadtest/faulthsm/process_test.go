@@ -89,7 +89,7 @@ func TestTwoModulesInOneProcess(t *testing.T) {
 }
 
 func TestOneSymbol(t *testing.T) {
-	f, err := elf.Open(built.Module)
+	f, err := elf.Open(modulePath(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestConfiguration(t *testing.T) {
 	for _, c := range []struct{ env, want string }{
 		{"", "set FAULTHSM_MODULE"},
 		{"FAULTHSM_MODULE=/nonexistent.so", "cannot load the real module: /nonexistent.so"},
-		{"FAULTHSM_MODULE=" + built.Module, "is this module itself"},
+		{"FAULTHSM_MODULE=" + modulePath(t), "is this module itself"},
 		{"FAULTHSM_MODULE=/lib/x86_64-linux-gnu/libc.so.6", "it is no PKCS#11 module"},
 		{"FAULTHSM_CONFIG=/nonexistent", "cannot read the configuration /nonexistent"},
 		{"# a comment\nmodul /x\n", `line 2: unknown word "modul": write module, control, socket-dir or state`},
@@ -135,7 +135,7 @@ func TestConfiguration(t *testing.T) {
 			}
 			c.env = "FAULTHSM_CONFIG=" + conf
 		}
-		out, err := command(t, []string{c.env}, probePath(t), built.Module, "flags", "nobody's")
+		out, err := command(t, []string{c.env}, probePath(t), modulePath(t), "flags", "nobody's")
 		if err == nil || !strings.Contains(out, c.want) {
 			t.Errorf("%s: %v, %q; want %q", c.env, err, out, c.want)
 		}
@@ -152,7 +152,7 @@ func TestEverythingByEnvironment(t *testing.T) {
 	env := []string{"FAULTHSM_MODULE=" + realModule(t, "softhsm", "REQUIRE_SOFTHSM"), "FAULTHSM_CONTROL=" + control,
 		"FAULTHSM_SOCKET_DIR=" + d, "FAULTHSM_STATE=" + state}
 	for _, want := range []string{"0xA0", "0xA4"} {
-		out, err := command(t, env, probePath(t), built.Module, "login", r.cfg.TokenLabel, "wrong")
+		out, err := command(t, env, probePath(t), modulePath(t), "login", r.cfg.TokenLabel, "wrong")
 		if err != nil || strings.TrimSpace(out) != want {
 			t.Errorf("%q, %v; want %s", out, err, want)
 		}

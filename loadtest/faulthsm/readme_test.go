@@ -16,7 +16,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	readme := string(b)
-	l := newLint(t, built.Lint)
+	l := newLint(t, lintPath(t))
 	statements := regexp.MustCompile("(?m)(?:^    |`)((?:rule [a-z]+ on|token absent|pin tries|device [a-z]) ?[^`\n\"|]*)").FindAllStringSubmatch(readme, -1)
 	n := 0
 	for _, s := range statements {

@@ -56,7 +56,7 @@ func TestDistributions(t *testing.T) {
 	const n = 20000
 	draw := func(dist Time, seed int) []float64 {
 		t.Helper()
-		out, err := command(t, nil, built.Lint, "--sample", "rule r on any do "+string(Sleep(dist)), strconv.Itoa(seed), strconv.Itoa(n))
+		out, err := command(t, nil, lintPath(t), "--sample", "rule r on any do "+string(Sleep(dist)), strconv.Itoa(seed), strconv.Itoa(n))
 		if err != nil {
 			t.Fatal(err, out)
 		}
