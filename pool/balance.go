@@ -14,6 +14,7 @@ type load struct {
 	sampled  [classes]atomic.Int64  // UnixNano of the last sample
 	failed   [classes]atomic.Int64  // failures since the last success
 	inflight atomic.Int64
+	heard    atomic.Int64 // UnixNano of the last answer, or of when something came to an idle member
 	since    atomic.Int64 // UnixNano of the last (re)join
 }
 
@@ -79,8 +80,23 @@ func (l *load) cost(c Class, slow time.Duration, now int64) float64 {
 	return cost
 }
 
-// avoided reports whether the member failed at a class so lately that others are asked first.
+// silence is how long a member may give no answer at all while it has work before others are asked first; at least
+// eight times what an operation usually takes it.
+const silence = 250 * time.Millisecond
+
+// begin counts an operation that comes to the member at a time.
+func (l *load) begin(at time.Time) {
+	if l.inflight.Add(1) == 1 {
+		l.heard.Store(at.UnixNano())
+	}
+}
+
+// avoided reports whether others are asked first for a class: because the member failed at it just now, or because it has work
+// and gives no answers, as one does that hangs.
 func (l *load) avoided(c Class, now int64) bool {
+	if l.inflight.Load() > 0 && now-l.heard.Load() > max(int64(silence), 8*int64(l.latency(c))) {
+		return true
+	}
 	n := l.failed[c].Load()
 	if n == 0 {
 		return false

@@ -1,6 +1,9 @@
 package pool
 
 import (
+	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +70,57 @@ func TestAMemberThatFailedOnceIsUsedAgain(t *testing.T) {
 		}
 		if n := a.Count(hsmtest.OnSign) - before; n < 500 {
 			t.Errorf("of 5000 operations a, which failed ten seconds ago, got %d", n)
+		}
+	})
+}
+
+// A member that hangs gets no more work than comes before its silence is noticed: who is sent there waits for half of his time.
+func TestAMemberThatGivesNoAnswersIsAskedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c, d := newFaulty("a"), newFaulty("b"), newFaulty("c"), newFaulty("d")
+		p, err := New(Config{Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for i, f := range []*hsmtest.Faulty{a, b, c, d} {
+			if err := p.Add(MemberConfig{Name: string(rune('a' + i)), Open: opened(f), Sessions: 16}); err != nil {
+				t.Fatal(err)
+			}
+			doing(f, hsmtest.Fault{Delay: time.Millisecond})
+		}
+		synctest.Wait()
+		var all sync.WaitGroup
+		var slow atomic.Int64
+		send := func(n int) {
+			for range n {
+				all.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+					defer cancel()
+					begun := time.Now()
+					if _, err := p.Do(ctx, nil, random16); err != nil {
+						t.Error(err)
+					}
+					if time.Since(begun) > time.Second {
+						slow.Add(1)
+					}
+				})
+				time.Sleep(3 * time.Millisecond)
+			}
+		}
+		send(1000)
+		release := make(chan struct{})
+		for _, f := range []*hsmtest.Faulty{a, b, c} {
+			doing(f, hsmtest.Fault{Until: release})
+		}
+		send(700) // 2.1 s, less than it takes until a caller is sent on
+		for _, f := range []*hsmtest.Faulty{a, b, c} {
+			f.Heal(hsmtest.OnDo)
+		}
+		close(release)
+		all.Wait()
+		if n := slow.Load(); n > 120 || n == 0 {
+			t.Errorf("%d of 700 operations were sent to members that hang; in a quarter of a second there come 80", n)
 		}
 	})
 }

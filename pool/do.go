@@ -144,7 +144,7 @@ func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 		return nil, hsm.ErrLinkLost
 	}
 	j.settled = report
-	m.load.inflight.Add(1)
+	m.load.begin(j.entered)
 	defer m.load.inflight.Add(-1)
 	if !g.queue.push(j) {
 		report(errAbandoned)
@@ -181,6 +181,7 @@ func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
 // observe counts one finished operation.
 func (m *member) observe(kind hsm.OpKind, class Class, took, withQueue time.Duration, err error) {
 	m.operations.Add(1)
+	m.load.heard.Store(time.Now().UnixNano())
 	m.metrics.record(kind, took, withQueue, hsm.FaultOf(err))
 	switch hsm.FaultOf(err) {
 	case 0:
