@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK      := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULN_DATABASE    := https://vuln.go.dev/index/db.json
 
-.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench load deps clean
+.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench load chaos deps clean
 
 all: build
 
@@ -73,6 +73,12 @@ bench: deps build ## side by side: raw PKCS#11, pool, pool with workers, HTTP
 
 load: deps build bin/k6 ## a short load test against a keyway dev of its own
 	$(GO) run ./loadtest/load -keyway bin/keyway -k6 bin/k6
+
+CHAOS_TIME ?= 10m
+CHAOS_RATE ?= 300
+CHAOS_SEED ?= 0
+chaos: deps build ## break tokens for CHAOS_TIME while requests flow, and check every answer; report in bin/chaos.html
+	$(GO) run ./loadtest/chaos -keyway bin/keyway -time $(CHAOS_TIME) -rate $(CHAOS_RATE) -seed $(CHAOS_SEED) -html bin/chaos.html -json bin/chaos.json
 
 bin/k6: ## the load generator, built once from its module; make clean removes it
 	@echo "Building k6 $(K6_VERSION), which takes a few minutes the first time"

@@ -1,0 +1,217 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// examples is how many of one kind of broken promise are told in full.
+const examples = 20
+
+// record is what has happened so far. It is safe for concurrent use.
+type record struct {
+	begun   time.Time
+	members []*token
+
+	mu      sync.Mutex
+	seconds []second
+	counts  map[string]*Count
+	spared  []sparing
+	faults  []Fault
+	states  []State
+	broken  []Broken
+}
+
+// second is what was to start within one second.
+type second struct {
+	took   []time.Duration // of the right answers
+	failed int
+}
+
+// sparing is a change of the member that is left able.
+type sparing struct {
+	at     time.Time
+	member int
+}
+
+// Count is what came of one kind of request.
+type Count struct {
+	Right   int `json:"right"`
+	Wrong   int `json:"wrong"`
+	Failed  int `json:"failed"`
+	Late    int `json:"late"`
+	Excused int `json:"excused"`
+}
+
+// Fault is one fault that was played. Times are seconds from the begin.
+type Fault struct {
+	Member string  `json:"member"`
+	Name   string  `json:"name"`
+	From   float64 `json:"from"`
+	To     float64 `json:"to"`
+}
+
+// State is a member's state from a time on, until its next one.
+type State struct {
+	Member string  `json:"member"`
+	State  string  `json:"state"`
+	Reason string  `json:"reason,omitempty"`
+	At     float64 `json:"at"`
+}
+
+// Broken is a promise that was not kept.
+type Broken struct {
+	Promise string  `json:"promise"`
+	What    string  `json:"what"`
+	At      float64 `json:"at"`
+	// Spared is the member that had no fault, Faults are those that the others had.
+	Spared string   `json:"spared"`
+	Faults []string `json:"faults,omitempty"`
+}
+
+// The promises.
+const (
+	noWrongAnswer = "no wrong answer"
+	noFailure     = "no failed request while a member is able"
+	noLateAnswer  = "no answer later than the deadline"
+	noTrip        = "a member without a fault serves"
+	comesBack     = "a member whose faults are over serves again"
+	ordersWork    = "operators' orders are carried out"
+	noLeak        = "nothing is left behind"
+)
+
+func newRecord(begun time.Time, members []*token) *record {
+	return &record{begun: begun, members: members, counts: map[string]*Count{}}
+}
+
+func (r *record) since(t time.Time) float64 {
+	return float64(t.Sub(r.begun).Milliseconds()) / 1000
+}
+
+// sample counts what came of one request.
+func (r *record) sample(s sample) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.counts[s.question]
+	if c == nil {
+		c = &Count{}
+		r.counts[s.question] = c
+	}
+	n := int(s.intended.Sub(r.begun) / time.Second)
+	for len(r.seconds) <= n {
+		r.seconds = append(r.seconds, second{})
+	}
+	sec := &r.seconds[n]
+	end := s.intended.Add(s.took)
+	excused := s.eddsa && !r.eddsaAble(s.intended, end)
+	switch {
+	case errors.Is(s.err, errWrong):
+		c.Wrong++
+		sec.failed++
+		r.breakLocked(noWrongAnswer, fmt.Sprintf("%s: %v", s.question, s.err), end)
+	case excused && (s.err != nil || s.took > deadline+grace):
+		c.Excused++
+	case s.err != nil:
+		c.Failed++
+		sec.failed++
+		r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.question, s.err, s.took.Round(time.Millisecond)), end)
+	case s.took > deadline+grace:
+		c.Late++
+		sec.failed++
+		r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, s.took.Round(time.Millisecond)), end)
+	default:
+		c.Right++
+		sec.took = append(sec.took, s.took)
+	}
+}
+
+// eddsaAble reports whether the spared members had Ed25519 all the time.
+func (r *record) eddsaAble(from, to time.Time) bool {
+	for i, s := range r.spared {
+		ends := i+1 < len(r.spared) && r.spared[i+1].at.Before(from)
+		if !ends && s.at.Before(to) && !r.members[s.member].eddsa {
+			return false
+		}
+	}
+	return true
+}
+
+// spare says which member has no fault from now on.
+func (r *record) spare(member int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spared = append(r.spared, sparing{time.Now(), member})
+}
+
+// sparedNow returns the member that has no fault and since when; ok is false before there is one.
+func (r *record) sparedNow() (s sparing, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.spared) == 0 {
+		return s, false
+	}
+	return r.spared[len(r.spared)-1], true
+}
+
+// fault notes the begin of a fault and returns the function that notes its end.
+func (r *record) fault(member, name string) (end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.faults)
+	r.faults = append(r.faults, Fault{Member: member, Name: name, From: r.since(time.Now()), To: -1})
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.faults[n].To = r.since(time.Now())
+	}
+}
+
+// state notes a member's state if it is another than before.
+func (r *record) state(member, state, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.states) - 1; i >= 0; i-- {
+		if s := r.states[i]; s.Member == member {
+			if s.State == state {
+				return
+			}
+			break
+		}
+	}
+	r.states = append(r.states, State{member, state, reason, r.since(time.Now())})
+}
+
+// breaks notes a broken promise.
+func (r *record) breaks(promise, what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.breakLocked(promise, what, time.Now())
+}
+
+func (r *record) breakLocked(promise, what string, at time.Time) {
+	n := 0
+	for _, b := range r.broken {
+		if b.Promise == promise {
+			n++
+		}
+	}
+	if n >= examples {
+		return // counted by question
+	}
+	b := Broken{Promise: promise, What: what, At: r.since(at)}
+	for _, s := range r.spared {
+		if s.at.Before(at) {
+			b.Spared = r.members[s.member].record.Name
+		}
+	}
+	for _, f := range r.faults {
+		if f.To < 0 || f.To > b.At-float64(deadline/time.Second) {
+			b.Faults = append(b.Faults, fmt.Sprintf("%s: %s (since %.1f)", f.Member, f.Name, f.From))
+		}
+	}
+	r.broken = append(r.broken, b)
+}
