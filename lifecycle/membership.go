@@ -187,7 +187,7 @@ func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord) erro
 // Drain takes a member out of use; see pool.Pool.Drain. It is stored when it is decided, so that other gateways follow at once,
 // and waits for the work that is under way here.
 func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) error {
-	if err := m.beginDrain(ctx, actor, name, force); err != nil {
+	if err := m.beginDrain(ctx, name, force); err != nil {
 		return err
 	}
 	err := m.cfg.Pool.Drain(ctx, name, true)
@@ -198,7 +198,7 @@ func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) 
 }
 
 // beginDrain decides that a member goes, and stores it.
-func (m *Membership) beginDrain(ctx context.Context, actor, name string, force bool) error {
+func (m *Membership) beginDrain(ctx context.Context, name string, force bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.cfg.Pool.BeginDrain(name, force); err != nil {
