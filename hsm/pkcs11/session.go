@@ -65,13 +65,15 @@ func (s *Session) closeIdle() {
 		return
 	}
 	s.closed = true
-	if !s.stale {
-		_ = s.t.lib.ctx.CloseSession(pkcs11.SessionHandle(s.h))
-	}
-	clear(s.public)
 	s.t.mu.Lock()
 	delete(s.t.sessions, s)
 	s.t.mu.Unlock()
+	// A token may say that a session is gone and keep it. But its handle may also have been given out again, and then
+	// it is not ours to close.
+	if !s.stale || !s.t.uses(s.h) {
+		_ = s.t.lib.ctx.CloseSession(pkcs11.SessionHandle(s.h))
+	}
+	clear(s.public)
 }
 
 // Close closes the session, at once or when the call that is inside the library returns.

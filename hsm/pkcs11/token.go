@@ -248,6 +248,18 @@ func (t *Token) openSession() (*Session, error) {
 	return s, nil
 }
 
+// uses reports whether a session that is open has handle h.
+func (t *Token) uses(h uint) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.sessions {
+		if s.h == h {
+			return true
+		}
+	}
+	return uint(t.login) == h
+}
+
 // loginLost returns ok while the session is in the user state, else the code that says what is the matter.
 // Some tokens answer a lost login with an invalid handle, so the state must be asked for.
 func (t *Token) loginLost(session uint) hsm.Code {
