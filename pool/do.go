@@ -54,7 +54,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		if (more || n == 0) && n+1 < p.cfg.Attempts {
 			j.patience = p.patience(ctx, j.entered)
 		}
-		out, err := m.do(ctx, j)
+		out, err := opinion.do(ctx, m, j)
 		if err == nil {
 			opinion.disprove(class)
 			return out, nil

@@ -1,6 +1,9 @@
 package pool
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // opinion is what the members that were asked so far hold against a caller's input, when all they said
 // was ambiguous: GENERAL_ERROR is a bad ciphertext on one token and a broken decryption on the next, and a canary proves only
@@ -21,6 +24,25 @@ func (o *opinion) doubt(p *Pool, m *member, err error) bool {
 	o.blame, o.members[o.n] = err, m
 	o.n++
 	return true
+}
+
+// do asks m. One that is asked for another opinion gets half of what is left of the caller's time: there is an answer
+// already, which must not be lost to a member that hangs.
+func (o *opinion) do(ctx context.Context, m *member, j *job) ([]byte, error) {
+	if o.blame == nil {
+		return m.do(ctx, j)
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return m.do(ctx, j)
+	}
+	half, cancel := context.WithDeadline(ctx, j.entered.Add(deadline.Sub(j.entered)/2))
+	defer cancel()
+	out, err := m.do(half, j)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = errSlow
+	}
+	return out, err
 }
 
 // disprove notes that another member did what these blamed the caller for. It does not count for

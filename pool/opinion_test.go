@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,5 +95,27 @@ func TestATokenThatBeginsToFailAmbiguouslyIsJudgedAnew(t *testing.T) {
 		if _, err := p.Do(t.Context(), nil, hsm.Op{Kind: hsm.OpDecrypt}); hsm.FaultOf(err) == hsm.Caller {
 			t.Errorf("%v: the caller is blamed for a token that fails", err)
 		}
+	})
+}
+
+// Who is asked for another opinion and hangs does not cost the caller the answer there is.
+func TestAnotherOpinionThatNeverComesIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFaulty("a"), newFaulty("b")
+		k := residentKey(t, a, b)
+		p := newPool(t, Config{}, a, b)
+		defer p.Close()
+		release := make(chan struct{})
+		a.Inject(hsmtest.OnSign, hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnSign}})
+		b.Inject(hsmtest.OnSign, hsmtest.Fault{Until: release})
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			_, err := p.Do(ctx, k, hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}, In: []byte("message")})
+			if ctx.Err() != nil || hsm.FaultOf(err) != hsm.Caller {
+				t.Errorf("%v, want the blame that a gave", err)
+			}
+			cancel()
+		}
+		close(release)
 	})
 }
