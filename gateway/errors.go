@@ -84,11 +84,12 @@ func rejected(cause error) *Error {
 
 // outward maps any error to one that may leave, nil to nil.
 func outward(err error) *Error {
+	if err == nil { // the common case, before e and r are allocated
+		return nil
+	}
 	var e *Error
 	var r *pool.Refusal
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &e):
 		return e
 	case errors.As(err, &r):

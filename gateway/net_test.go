@@ -271,8 +271,10 @@ func TestHeadersAndBodiesThatAreTooLargeAreToldSo(t *testing.T) {
 	f("a chunk", signLine+auth+"Transfer-Encoding: chunked\r\n\r\n"+fmt.Sprintf("%x\r\n", len(big))+big+"\r\n0\r\n\r\n", 413, TooLarge)
 	f("chunks", signLine+auth+"Transfer-Encoding: chunked\r\n\r\n"+strings.Repeat("1000\r\n"+big[:4096]+"\r\n", 100)+"0\r\n\r\n", 413, TooLarge)
 	f("a body for a path that takes none", "POST /nowhere HTTP/1.1\r\n"+auth+fmt.Sprintf("Content-Length: %d\r\n\r\n", len(big))+big, 413, TooLarge)
-	f("a batch of somebody unknown", fmt.Sprintf("POST /api/v1/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer kw_x\r\nContent-Length: %d\r\n\r\n", 1<<20)+big[:1<<20], 401, Unauthenticated)
-	f("a batch of nobody", fmt.Sprintf("POST /api/v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<20)+big[:1<<20], 401, Unauthenticated)
+	// What is refused for its headers is refused before its body has come, and before any memory is set aside for that.
+	f("a batch of somebody unknown", "POST /api/v1/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer kw_x\r\nContent-Length: 1000000\r\n\r\n", 401, Unauthenticated)
+	f("a batch of nobody", "POST /api/v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", 401, Unauthenticated)
+	f("a body larger than its path takes", signLine+auth+"Content-Length: 1000000\r\n\r\n", 413, TooLarge)
 	if a := g.send("POST", "/api/v1/batch", `{"operations":[{"op":"mac","key":"k-mac","message":"`+strings.Repeat("A", 400<<10)+`"}]}`); a.status != 200 {
 		t.Errorf("a batch of a known client: %d %s", a.status, a.raw)
 	}
