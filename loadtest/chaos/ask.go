@@ -19,7 +19,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 )
 
@@ -28,32 +27,6 @@ var errWrong = errors.New("wrong answer")
 
 func wrong(format string, a ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errWrong}, a...)...)
-}
-
-// question is one kind of request. ask sends one and returns nil when the answer is right.
-type question struct {
-	name   string
-	weight int
-	// eddsa: only members whose token has Ed25519 can answer it.
-	eddsa bool
-	ask   func(*asker, context.Context, *rand.Rand) error
-}
-
-// questions are the mixture. The last ones are callers' mistakes, which have a right answer too.
-var questions = []question{
-	{"sign ec", 20, false, (*asker).signEC},
-	{"sign rsa", 8, false, (*asker).signRSA},
-	{"sign ed25519", 4, true, (*asker).signEd},
-	{"wrap", 12, false, (*asker).wrap},
-	{"unwrap", 12, false, (*asker).unwrap},
-	{"encrypt", 6, false, (*asker).encrypt},
-	{"decrypt", 10, false, (*asker).decrypt},
-	{"mac", 10, false, (*asker).mac},
-	{"verify mac", 4, false, (*asker).verifyMAC},
-	{"random", 6, false, (*asker).random},
-	{"bad ciphertext", 4, false, (*asker).badCiphertext},
-	{"bad mac", 2, false, (*asker).badMAC},
-	{"bad request", 2, false, (*asker).badRequest},
 }
 
 // asker sends requests and remembers what their answers must agree with.
@@ -346,20 +319,6 @@ func (a *asker) verifyMAC(ctx context.Context, r *rand.Rand) error {
 	return err
 }
 
-func (a *asker) badMAC(ctx context.Context, r *rand.Rand) error {
-	n := r.Uint64N(messages)
-	m := a.knownMAC(n)
-	if m == nil {
-		return a.mac(ctx, r)
-	}
-	m[r.IntN(len(m))] ^= 1 << r.IntN(8)
-	out, err := a.call(ctx, "keys/mac/mac/verify", object{"message": message(n), "mac": m})
-	if err == nil && (out.Valid == nil || *out.Valid) {
-		err = wrong("a bad MAC is called valid")
-	}
-	return err
-}
-
 func (a *asker) random(ctx context.Context, _ *rand.Rand) error {
 	out, err := a.call(ctx, "random", object{"bytes": 16})
 	if err != nil {
@@ -377,73 +336,3 @@ func (a *asker) random(ctx context.Context, _ *rand.Rand) error {
 	a.seen[k] = struct{}{}
 	return nil
 }
-
-// refused wants a status that refuses.
-func (a *asker) refused(ctx context.Context, path string, body any, want int) error {
-	status, b, err := a.send(ctx, http.MethodPost, "/api/v1/"+path, body)
-	switch {
-	case err != nil:
-		return err
-	case status == want:
-		return nil
-	case status/100 == 2:
-		return wrong("%s of something bad was accepted: %s", path, b)
-	}
-	return fmt.Errorf("a caller's mistake wants status %d: %w", want, refusal(status, b))
-}
-
-// alphabet is what follows "kw1." in a blob.
-const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-
-// badCiphertext sends a blob of which one character near its end was changed, so that only the token can notice.
-func (a *asker) badCiphertext(ctx context.Context, r *rand.Rand) error {
-	s, ok := a.recall("encrypt", r)
-	if !ok {
-		return a.encrypt(ctx, r)
-	}
-	b := []byte(s.blob)
-	at := len(b) - 2 - r.IntN(20)
-	b[at] = alphabet[(strings.IndexByte(alphabet, b[at])+1+r.IntN(len(alphabet)-1))%len(alphabet)]
-	return a.refused(ctx, "keys/wrap/decrypt", object{"ciphertext": string(b), "aad": s.aad}, http.StatusUnprocessableEntity)
-}
-
-// badRequest makes a mistake that no token hears of.
-func (a *asker) badRequest(ctx context.Context, r *rand.Rand) error {
-	switch r.IntN(4) {
-	case 0:
-		return a.refused(ctx, "keys/ec/sign", object{"digest": []byte("too short")}, http.StatusBadRequest)
-	case 1:
-		return a.refused(ctx, "keys/nobody/sign", object{"message": []byte("m")}, http.StatusNotFound)
-	case 2:
-		return a.refused(ctx, "keys/mac/sign", object{"message": []byte("m")}, http.StatusUnprocessableEntity)
-	default:
-		return a.refused(ctx, "keys/wrap/unwrap", object{"wrapped": "kw1.AAAA"}, http.StatusUnprocessableEntity)
-	}
-}
-
-// chooser picks questions by weight.
-type chooser struct {
-	all   []question
-	total int
-}
-
-func newChooser(all []question) chooser {
-	c := chooser{all: all}
-	for _, q := range all {
-		c.total += q.weight
-	}
-	return c
-}
-
-func (c *chooser) pick(r *rand.Rand) *question {
-	n := r.IntN(c.total)
-	for i := range c.all {
-		if n -= c.all[i].weight; n < 0 {
-			return &c.all[i]
-		}
-	}
-	panic("chaos: weights do not add up")
-}
-
-// patience is how long the client waits: longer than is allowed, so that a late answer is told from none.
-const patience = 2 * deadline

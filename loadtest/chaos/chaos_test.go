@@ -25,17 +25,15 @@ func need(t *testing.T, kind, require string) {
 	}
 }
 
-// The short form of make chaos: some seconds of faults, and every promise kept.
+// The short form of make chaos: some seconds of faults, and every promise kept. The deadline is so long that a machine busy
+// with other tests keeps it too: a short form says nothing about speed.
 func TestAShortRun(t *testing.T) {
-	if os.Getenv("CHAOS_SHORT") == "" {
-		t.Skip("a rehearsal keeps real time, which a busy machine does not give it: run make chaos, or set CHAOS_SHORT=1 for this short one")
-	}
 	need(t, "softhsm", "REQUIRE_SOFTHSM")
 	need(t, "nss", "REQUIRE_NSS")
 	dir := t.TempDir()
 	s := settings{
-		keyway: filepath.Join(dir, "keyway"), dir: filepath.Join(dir, "run"), time: 6 * time.Second, rate: 100, seed: 7, html: filepath.Join(dir, "page.html"),
-		segment: seconds(2.5, 3), rest: seconds(.2, .6), recovery: 45 * time.Second, leaving: 6 * time.Second,
+		keyway: filepath.Join(dir, "keyway"), dir: filepath.Join(dir, "run"), time: 6 * time.Second, rate: 60, deadline: 30 * time.Second, seed: 7, html: filepath.Join(dir, "page.html"),
+		segment: seconds(2.5, 3), rest: seconds(.2, .6), recovery: 2 * time.Minute, leaving: 15 * time.Second,
 	}
 	if out, err := exec.Command("go", "build", "-o", s.keyway, "../../cmd/keyway").CombinedOutput(); err != nil {
 		t.Fatalf("building keyway: %v\n%s", err, out)
@@ -50,7 +48,7 @@ func TestAShortRun(t *testing.T) {
 	if len(r.Broken) > 0 {
 		t.Errorf("%s", &table)
 	}
-	if r.total().Right < 500 || len(r.Faults) < 4 || r.kinds() < 4 {
+	if r.total().Right < 200 || len(r.Faults) < 4 || r.kinds() < 4 {
 		t.Errorf("this run shows little:\n%s", &table)
 	}
 	for _, q := range questions {

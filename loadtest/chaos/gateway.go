@@ -24,11 +24,8 @@ import (
 	"keyway/pool"
 )
 
-// deadline is how long the gateway may take for a request, grace how much later its answer may come.
-const (
-	deadline = 5 * time.Second
-	grace    = 50 * time.Millisecond
-)
+// grace is how much later than its deadline an answer may come.
+const grace = 50 * time.Millisecond
 
 // poolName is the pool of all members.
 const poolName = "default"
@@ -36,7 +33,8 @@ const poolName = "default"
 // gateway is a running keyway serve and the operators' access to it.
 type gateway struct {
 	url, admin  string
-	token       string // of the client
+	deadline    time.Duration // the gateway's for a request
+	token       string        // of the client
 	adminToken  string
 	members     []*token
 	http        *http.Client
@@ -50,11 +48,11 @@ type gateway struct {
 
 // startGateway makes tokens and a configuration in dir and starts keyway serve; it returns when every member serves and
 // the keys are made. Stop it.
-func startGateway(ctx context.Context, keyway, dir string) (_ *gateway, err error) {
+func startGateway(ctx context.Context, keyway, dir string, deadline time.Duration) (_ *gateway, err error) {
 	if keyway, err = filepath.Abs(keyway); err != nil {
 		return nil, err
 	}
-	g := &gateway{adminToken: lifecycle.MintToken(adminapi.TokenPrefix), token: lifecycle.MintToken(lifecycle.TokenPrefix), ended: make(chan struct{})}
+	g := &gateway{deadline: deadline, adminToken: lifecycle.MintToken(adminapi.TokenPrefix), token: lifecycle.MintToken(lifecycle.TokenPrefix), ended: make(chan struct{})}
 	g.http = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, DialContext: g.dial}}
 	custody, members, err := makeTokens(ctx, keyway, dir)
 	if err != nil {
@@ -121,7 +119,7 @@ func (g *gateway) configure(file, dir string, custody *token) error {
 		"store":   map[string]any{"path": filepath.Join(dir, "keyway.db")},
 		"custody": cust,
 		"pools":   []any{map[string]any{"name": poolName, "members": members, "attempts": len(members), "verify_signatures": true}},
-		"limits":  map[string]any{"op_timeout": deadline.String()},
+		"limits":  map[string]any{"op_timeout": g.deadline.String()},
 	}, "", " ")
 	if err != nil {
 		return err

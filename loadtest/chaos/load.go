@@ -25,7 +25,8 @@ type load struct {
 	asker *asker
 	rate  int
 	seed  uint64
-	take  func(sample) // called for each request, from any goroutine
+	wait  time.Duration // for an answer: longer than is allowed, so that a late one is told from none
+	take  func(sample)  // called for each request, from any goroutine
 }
 
 // run sends until ctx ends, waits for the answers to what was sent, and returns.
@@ -52,7 +53,7 @@ func (l *load) run(ctx context.Context) {
 			r := rand.New(rand.NewPCG(l.seed, n))
 			q := c.pick(r)
 			// Those under way when the load ends are answered as well.
-			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.wait)
 			defer cancel()
 			err := q.ask(l.asker, ask, r)
 			if errors.Is(err, context.DeadlineExceeded) {

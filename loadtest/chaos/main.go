@@ -24,9 +24,11 @@ type settings struct {
 	dir    string // "" for one that is removed
 	time   time.Duration
 	rate   int
-	seed   uint64
-	html   string
-	json   string
+	// deadline is the gateway's for a request.
+	deadline time.Duration
+	seed     uint64
+	html     string
+	json     string
 	// segment bounds how long a member is the one that is left able, rest how long faults are apart.
 	segment, rest span
 	// recovery is how long a member may take to serve again when nothing is wrong with it any more.
@@ -67,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
-	s := settings{segment: span{12 * time.Second, 24 * time.Second}, rest: span{300 * time.Millisecond, 3 * time.Second}, recovery: 45 * time.Second, leaving: 30 * time.Second}
+	s := settings{deadline: 5 * time.Second, segment: span{12 * time.Second, 24 * time.Second}, rest: span{300 * time.Millisecond, 3 * time.Second}, recovery: 45 * time.Second, leaving: 30 * time.Second}
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&s.keyway, "keyway", "bin/keyway", "the program")

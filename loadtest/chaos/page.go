@@ -101,7 +101,7 @@ func (d *drawing) latency(r *Report, top float64) {
 		d.put(`<line x1="%d" x2="%.1f" y1="%.1f" y2="%.1f" class="grid"/>`, left, d.width-right, y(t.ms), y(t.ms))
 		d.text(left-8, y(t.ms)+4, "end", t.name)
 	}
-	limit := float64(deadline.Milliseconds())
+	limit := 1000 * r.Deadline
 	d.put(`<line x1="%d" x2="%.1f" y1="%.1f" y2="%.1f" class="limit"/>`, left, d.width-right, y(limit), y(limit))
 	d.text(d.width-right, y(limit)-4, "end", "deadline")
 	for i, s := range []struct {

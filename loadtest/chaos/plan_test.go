@@ -93,6 +93,7 @@ func TestAPlanFollowsFromItsSeedAndSparesAMember(t *testing.T) {
 }
 
 func TestWhatBreaksAPromise(t *testing.T) {
+	const deadline = 5 * time.Second
 	begun := time.Now().Add(-time.Minute)
 	sample1 := func(at, took time.Duration, err error, eddsa bool) sample {
 		return sample{"q", begun.Add(at), took, err, eddsa}
@@ -113,7 +114,7 @@ func TestWhatBreaksAPromise(t *testing.T) {
 		{"Ed25519 with one", sample1(time.Second, time.Millisecond, errors.New("503"), true), 0, Count{Failed: 1}, noFailure},
 		{"a wrong one is never excused", sample1(time.Second, time.Millisecond, wrong("x"), true), 1, Count{Wrong: 1}, noWrongAnswer},
 	} {
-		r := newRecord(begun, fakeMembers())
+		r := newRecord(begun, deadline, fakeMembers())
 		r.spared = []sparing{{begun, c.spared}}
 		r.sample(c.s)
 		if got := *r.counts["q"]; got != c.want {
@@ -124,7 +125,7 @@ func TestWhatBreaksAPromise(t *testing.T) {
 		}
 	}
 	// Spared later than the request ended is no excuse.
-	r := newRecord(begun, fakeMembers())
+	r := newRecord(begun, deadline, fakeMembers())
 	r.spared = []sparing{{begun, 0}, {begun.Add(10 * time.Second), 1}}
 	if !r.eddsaAble(begun.Add(time.Second), begun.Add(2*time.Second)) || r.eddsaAble(begun.Add(9*time.Second), begun.Add(11*time.Second)) || r.eddsaAble(begun.Add(11*time.Second), begun.Add(12*time.Second)) {
 		t.Error("who could sign with Ed25519 when")
@@ -149,7 +150,7 @@ func TestWhatIsLeftBehind(t *testing.T) {
 
 func TestThePageIsWholeAndEscapes(t *testing.T) {
 	r := &Report{
-		Seed: 3, Command: "go run", Counts: map[string]*Count{"q<b>": {Right: 1, Failed: 2}}, Members: []string{"a", "b"}, Seconds: []Second{{Latency{1, 2, 3}, 10, 0}, {Latency{}, 0, 2}},
+		Seed: 3, Deadline: 5, Command: "go run", Counts: map[string]*Count{"q<b>": {Right: 1, Failed: 2}}, Members: []string{"a", "b"}, Seconds: []Second{{Latency{1, 2, 3}, 10, 0}, {Latency{}, 0, 2}},
 		Faults: []Fault{{"a", "<script>", 0, 1}}, States: []State{{"a", "active", "", 0}, {"a", "ejected", "a<b", .5}}, Spared: []Fault{{"b", "spared", 0, 2}},
 		Broken: []Broken{{Promise: noFailure, What: "<i>", At: 1, Faults: []string{"a: <script>"}}},
 	}

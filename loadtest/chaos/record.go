@@ -14,8 +14,9 @@ const examples = 20
 
 // record is what has happened so far. It is safe for concurrent use.
 type record struct {
-	begun   time.Time
-	members []*token
+	begun    time.Time
+	deadline time.Duration
+	members  []*token
 
 	mu      sync.Mutex
 	seconds []second
@@ -84,8 +85,8 @@ const (
 	noLeak        = "nothing is left behind"
 )
 
-func newRecord(begun time.Time, members []*token) *record {
-	return &record{begun: begun, members: members, counts: map[string]*Count{}}
+func newRecord(begun time.Time, deadline time.Duration, members []*token) *record {
+	return &record{begun: begun, deadline: deadline, members: members, counts: map[string]*Count{}}
 }
 
 func (r *record) since(t time.Time) float64 {
@@ -113,13 +114,13 @@ func (r *record) sample(s sample) {
 		c.Wrong++
 		sec.failed++
 		r.breakLocked(noWrongAnswer, fmt.Sprintf("%s: %v", s.question, s.err), end)
-	case excused && (s.err != nil || s.took > deadline+grace):
+	case excused && (s.err != nil || s.took > r.deadline+grace):
 		c.Excused++
 	case s.err != nil:
 		c.Failed++
 		sec.failed++
 		r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.question, s.err, s.took.Round(time.Millisecond)), end)
-	case s.took > deadline+grace:
+	case s.took > r.deadline+grace:
 		c.Late++
 		sec.failed++
 		r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, s.took.Round(time.Millisecond)), end)
@@ -209,7 +210,7 @@ func (r *record) breakLocked(promise, what string, at time.Time) {
 		}
 	}
 	for _, f := range r.faults {
-		if f.To < 0 || f.To > b.At-float64(deadline/time.Second) {
+		if f.To < 0 || f.To > b.At-r.deadline.Seconds() {
 			b.Faults = append(b.Faults, fmt.Sprintf("%s: %s (since %.1f)", f.Member, f.Name, f.From))
 		}
 	}

@@ -26,7 +26,7 @@ func rehearse(ctx context.Context, s settings, say io.Writer) (_ *Report, err er
 		return nil, err
 	}
 	fmt.Fprintf(say, "chaos: seed %d; making tokens and keys\n", s.seed)
-	g, err := startGateway(ctx, s.keyway, dir)
+	g, err := startGateway(ctx, s.keyway, dir, s.deadline)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (r *rehearsal) run(ctx context.Context) (*Report, error) {
 		faults = append(faults, faultsOf(t))
 	}
 	p := newPlan(r.settings, faults)
-	r.rec = newRecord(time.Now(), r.g.members)
+	r.rec = newRecord(time.Now(), r.deadline, r.g.members)
 	r.rec.spare(p[0].spared)
 	watched, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -80,7 +80,7 @@ func (r *rehearsal) run(ctx context.Context) (*Report, error) {
 	defer stopLoad()
 	var background sync.WaitGroup
 	background.Go(func() { r.watch(watched) })
-	background.Go(func() { (&load{r.asker, r.rate, r.seed, r.rec.sample}).run(loaded) })
+	background.Go(func() { (&load{r.asker, r.rate, r.seed, 2 * r.deadline, r.rec.sample}).run(loaded) })
 	err = r.play(ctx, p)
 	if err == nil {
 		err = r.calm(ctx)
@@ -98,7 +98,7 @@ func (r *rehearsal) run(ctx context.Context) (*Report, error) {
 func (r *rehearsal) send(ctx context.Context, d time.Duration, take func(sample)) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	(&load{r.asker, r.rate, r.seed + 1, take}).run(ctx)
+	(&load{r.asker, r.rate, r.seed + 1, 2 * r.deadline, take}).run(ctx)
 }
 
 // play carries out the plan.

@@ -17,20 +17,22 @@ import (
 
 // Report is one run's outcome, as -json writes it. Times are seconds from the begin, latencies milliseconds.
 type Report struct {
-	Seed    uint64            `json:"seed"`
-	Command string            `json:"command"`
-	Rate    int               `json:"rate"`
-	Lasted  float64           `json:"lasted"`
-	Counts  map[string]*Count `json:"counts"`
-	Latency Latency           `json:"latency"`
-	Seconds []Second          `json:"seconds"`
-	Members []string          `json:"members"`
-	Spared  []Fault           `json:"spared"` // who had no fault, from when to when
-	Faults  []Fault           `json:"faults"`
-	States  []State           `json:"states"`
-	Before  Resources         `json:"before"`
-	After   Resources         `json:"after"`
-	Broken  []Broken          `json:"broken"`
+	Seed    uint64  `json:"seed"`
+	Command string  `json:"command"`
+	Rate    int     `json:"rate"`
+	Lasted  float64 `json:"lasted"`
+	// Deadline is the gateway's for a request.
+	Deadline float64           `json:"deadline"`
+	Counts   map[string]*Count `json:"counts"`
+	Latency  Latency           `json:"latency"`
+	Seconds  []Second          `json:"seconds"`
+	Members  []string          `json:"members"`
+	Spared   []Fault           `json:"spared"` // who had no fault, from when to when
+	Faults   []Fault           `json:"faults"`
+	States   []State           `json:"states"`
+	Before   Resources         `json:"before"`
+	After    Resources         `json:"after"`
+	Broken   []Broken          `json:"broken"`
 }
 
 // Latency is a distribution in milliseconds, from the moment a request was to start.
@@ -65,8 +67,9 @@ func (r *rehearsal) report(before Resources) *Report {
 	defer rec.mu.Unlock()
 	out := &Report{
 		Seed: r.seed, Rate: r.rate, Counts: rec.counts, Faults: rec.faults, States: rec.states, Before: before, After: r.after, Broken: rec.broken,
-		Command: fmt.Sprintf("go run ./loadtest/chaos -time %s -rate %d -seed %d", r.time, r.rate, r.seed),
-		Lasted:  rec.since(time.Now()),
+		Command:  fmt.Sprintf("go run ./loadtest/chaos -time %s -rate %d -seed %d", r.time, r.rate, r.seed),
+		Deadline: r.deadline.Seconds(),
+		Lasted:   rec.since(time.Now()),
 	}
 	var all []time.Duration
 	for _, s := range rec.seconds {
