@@ -109,8 +109,9 @@ func TestManyKeys(t *testing.T) {
 	t.Logf("%d more cold keys by 8 clients in %s", last-first, time.Since(begun).Round(time.Millisecond))
 	after := r.memory(t)
 	t.Logf("heap of the node %.1f MB after %d keys, %.1f MB after %d", float64(before)/(1<<20), first+300, float64(after)/(1<<20), last+300)
-	// A version in memory, with the key that the pool gets, takes more than a kilobyte: keeping them all would show.
-	if allowed := int64(last-first) * 400; after-before > allowed {
+	// A version in memory, with the key that the pool gets, takes more than a kilobyte: keeping them all would show. A heap
+	// breathes by a mebibyte whatever is kept.
+	if allowed := int64(last-first)*400 + 1<<20; after-before > allowed {
 		t.Errorf("the heap grew by %d bytes over %d keys of which %d may be kept", after-before, last-first, manyCache)
 	}
 	loads := 0
