@@ -31,6 +31,10 @@ func (l *listener) Close() error {
 func (l *listener) Accept() (net.Conn, error) {
 	wait := time.Duration(0)
 	for {
+		if l.s.draining.Load() { // shut down before fasthttp knew of this listener, which it then does not close
+			_ = l.Close()
+			return nil, net.ErrClosed
+		}
 		n, err := l.Listener.Accept()
 		switch {
 		case err == nil:

@@ -272,6 +272,36 @@ func TestShutdownThatTakesTooLongCutsOff(t *testing.T) {
 	waitFor(t, "connections to close", func() bool { g.s.connsMu.Lock(); defer g.s.connsMu.Unlock(); return len(g.s.conns) == 0 })
 }
 
+// A server that is shut down as it starts does not serve on: whoever waits for Serve would wait for ever.
+func TestServeAfterShutdownReturns(t *testing.T) {
+	cfg, _, _, _ := config()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	select {
+	case err := <-served:
+		if err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Serve goes on")
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is left open: %v", err)
+	}
+}
+
 func TestNothingRunsOnAfterShutdown(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("serve", func(t *testing.T) {
