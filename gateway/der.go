@@ -6,11 +6,11 @@ import (
 	"math/big"
 )
 
-// appendDER appends r ‖ s as an ECDSA-Sig-Value (RFC 3279, 2.2.3).
-func appendDER(b, rs []byte) []byte {
+// toDER writes r ‖ s as an ECDSA-Sig-Value (RFC 3279, 2.2.3).
+func toDER(rs []byte) []byte {
 	half := len(rs) / 2
 	n := derIntLen(rs[:half]) + derIntLen(rs[half:])
-	b = append(b, 0x30)
+	b := append(make([]byte, 0, n+3), 0x30)
 	if n >= 128 {
 		b = append(b, 0x81)
 	}
@@ -50,7 +50,7 @@ func fromDER(der []byte, size int) []byte {
 	sig.R.FillBytes(rs[:size])
 	sig.S.FillBytes(rs[size:])
 	// Only the one right encoding is accepted, so that a signature cannot be written in two ways.
-	if !bytes.Equal(appendDER(nil, rs), der) {
+	if !bytes.Equal(toDER(rs), der) {
 		return nil
 	}
 	return rs

@@ -94,7 +94,7 @@ func (c *Call) sign() error {
 		return err
 	}
 	if s.ecdsa && !s.p1363 {
-		sig = appendDER(nil, sig)
+		sig = toDER(sig)
 	}
 	c.open(v)
 	c.member("signature")
