@@ -8,8 +8,8 @@ import (
 
 // Bounds of the average cost of a call between which a worker keeps the number of processors it has.
 const (
-	fastCall = 60 * time.Microsecond
-	slowCall = 200 * time.Microsecond
+	fastCall = 20 * time.Microsecond
+	slowCall = 35 * time.Microsecond
 	// paceEvery is how many calls pass between two looks at the average; changing the number stops the world for a moment.
 	paceEvery = 4096
 )
