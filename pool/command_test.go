@@ -53,15 +53,8 @@ func TestALatchSetElsewhereKeepsAMemberFromLoggingInAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFaulty("a")
 		var opens atomic.Int64
-		p, err := New(Config{Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := reopenable(t, Config{}, &opens, a, newFaulty("a"))
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFaulty("a"))}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
 		if err := p.Latch("a", "wrong PIN on another gateway"); err != nil {
 			t.Fatal(err)
 		}

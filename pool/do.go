@@ -41,9 +41,8 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		if err != nil {
 			return nil, opinion.or(p.verdict(last, err))
 		}
-		// Where nothing was done, or a lost worker took it away, a second try adds no work; who was sent on, or asks for another
-		// opinion, has paid.
-		if last != nil && last != errFull && !errors.Is(last, hsm.ErrLinkLost) && last != errSlow && last != opinion.blame && !p.budget.spend() {
+		// Another opinion has a budget of its own.
+		if last != nil && last != opinion.blame && !free(last) && !p.budget.spend() {
 			return nil, opinion.or(p.verdict(last, nil))
 		}
 		if last != nil {
@@ -68,6 +67,12 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		last = err
 	}
 	return nil, opinion.or(p.verdict(last, nil))
+}
+
+// free reports whether another try after err costs none of the retry budget: where nothing was done, or a lost worker took it away, it
+// adds no work; and who was sent on has paid.
+func free(err error) bool {
+	return err == errFull || err == errSlow || errors.Is(err, hsm.ErrLinkLost)
 }
 
 // patience is how long a caller waits for one member while another could serve it: half of what is left of its time, so that

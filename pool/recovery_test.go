@@ -23,19 +23,27 @@ func reopening(opens *atomic.Int64, tokens ...hsm.Token) func(context.Context) (
 	}
 }
 
+// reopenable is a pool whose one member opens the tokens one after another. The caller closes it.
+func reopenable(t *testing.T, cfg Config, opens *atomic.Int64, tokens ...hsm.Token) *Pool {
+	t.Helper()
+	cfg.Name = "test"
+	p, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(opens, tokens...)}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+	return p
+}
+
 func TestALostLoginIsFoundByTheCanaryAndTheTokenOpenedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFaulty("a")
 		var opens atomic.Int64
-		p, err := New(Config{Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := reopenable(t, Config{}, &opens, a, newFaulty("a"))
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, newFaulty("a"))}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
 		a.Inject(hsmtest.OnKey|hsmtest.OnGenerate, hsmtest.Fault{Err: errLogin})
 		time.Sleep(30 * time.Second) // two canaries and a back-off
 		if opens.Load() != 2 {
@@ -51,18 +59,11 @@ func TestACanaryWhoseSessionWentIsMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFaulty("a")
 		var opens atomic.Int64
-		p, err := New(Config{Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := reopenable(t, Config{}, &opens, a)
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a)}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
 		g := p.find("a").gen.Load()
 		old := g.canary.Load()
-		err = p.With(t.Context(), func(k hsm.Keeper) error { return k.Destroy(hsm.Handle(old)) })
+		err := p.With(t.Context(), func(k hsm.Keeper) error { return k.Destroy(hsm.Handle(old)) })
 		if err != nil {
 			t.Fatal(err)
 		}

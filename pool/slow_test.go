@@ -66,15 +66,8 @@ func TestAHungLibraryInThisProcessIsNotOpenedAgainUntilItsCallsReturn(t *testing
 	synctest.Test(t, func(t *testing.T) {
 		a := newFaulty("a")
 		var opens atomic.Int64
-		p, err := New(Config{Name: "test", OpTimeout: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := reopenable(t, Config{OpTimeout: time.Second}, &opens, inProcess{a}, inProcess{newFaulty("a")})
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, inProcess{a}, inProcess{newFaulty("a")})}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
 		release := make(chan struct{})
 		doing(a, hsmtest.Fault{Until: release})
 		var wg sync.WaitGroup
@@ -239,18 +232,11 @@ func TestRetryAfterTellsTheTruth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var opens atomic.Int64
 		a, b := newFaulty("a"), newFaulty("a")
-		p, err := New(Config{Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := reopenable(t, Config{}, &opens, a, b)
 		defer p.Close()
-		if err := p.Add(MemberConfig{Name: "a", Sessions: 2, Open: reopening(&opens, a, b)}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
 		a.Kill()
 		synctest.Wait()
-		_, err = p.Do(t.Context(), nil, random16)
+		_, err := p.Do(t.Context(), nil, random16)
 		var r *Refusal
 		if !errors.As(err, &r) || !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("with the only worker gone: %v", err)

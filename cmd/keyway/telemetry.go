@@ -56,8 +56,7 @@ func startTelemetry(ctx context.Context, c telemetryConfig, log *slog.Logger) (*
 	if c.OTLPEndpoint == "" {
 		// Without traces nobody follows an exemplar, and looking for one costs each operation.
 		options = append(options, metric.WithExemplarFilter(exemplar.AlwaysOffFilter))
-	}
-	if c.OTLPEndpoint != "" {
+	} else {
 		base := strings.TrimSuffix(c.OTLPEndpoint, "/")
 		push, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(base+"/v1/metrics"))
 		if err != nil {
