@@ -81,14 +81,30 @@ type tlsConn struct {
 	t *tls.Conn
 }
 
-// Handshake is called by fasthttp, under the read timeout.
-func (c *tlsConn) Handshake() error { return c.t.Handshake() }
+// Handshake is called by fasthttp. The client has to come with it within the read timeout.
+func (c *tlsConn) Handshake() error {
+	if err := c.t.SetReadDeadline(time.Now().Add(c.s.cfg.ReadTimeout)); err != nil {
+		return err
+	}
+	return c.t.Handshake()
+}
 
 // ConnectionState tells what the handshake agreed on.
 func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.t.ConnectionState() }
 
 // base is how a handler finds its connection again.
 func (c *conn) base() *conn { return c }
+
+// SetReadDeadline sets when reading gives up. fasthttp lets a new connection wait for its first request only as long as a
+// request may take to arrive. Clients open connections before they need them (Go's does when all others are busy), and such a one
+// waits like any other between two requests: one that is closed under a client that begins just then loses a request that
+// the client may not repeat by itself.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if !c.got && !t.IsZero() {
+		t = time.Now().Add(c.s.cfg.IdleTimeout)
+	}
+	return c.Conn.SetReadDeadline(t)
+}
 
 // Read wipes what p held before it fills it: all of p is free, and when the server waits for another request all
 // of the buffer is.
@@ -99,7 +115,12 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.input = p
 	}
 	n, err := c.Conn.Read(p)
-	c.got = c.got || n > 0
+	if n > 0 && !c.got {
+		c.got = true
+		if e := c.Conn.SetReadDeadline(time.Now().Add(c.s.cfg.ReadTimeout)); err == nil { // for what is left of the request
+			err = e
+		}
+	}
 	return n, err
 }
 

@@ -295,3 +295,31 @@ func TestFormsAreNotParsed(t *testing.T) {
 		t.Errorf("%d", res.StatusCode)
 	}
 }
+
+// Clients open connections before they need them: one that has sent nothing yet may wait as long as one between two requests, and
+// from its first byte on a request has to arrive within the read timeout.
+func TestANewConnectionMayWaitForItsFirstRequest(t *testing.T) {
+	g := newGate(t, func(c *Config) { c.ReadTimeout, c.IdleTimeout = 200*time.Millisecond, time.Minute })
+	c := g.dial()
+	defer c.Close()
+	time.Sleep(500 * time.Millisecond)
+	if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if got := statuses(t, string(b)); err != nil || fmt.Sprint(got) != "[200]" {
+		t.Errorf("a connection first used after more than the read timeout: %v, %v", got, err)
+	}
+	begun := time.Now()
+	if got := statuses(t, g.exchange("GET /healthz HTTP/1.1\r\nHost: x")); fmt.Sprint(got) != "[400]" || time.Since(begun) > 20*time.Second {
+		t.Errorf("half a request: %v after %s, want 400 after the read timeout and not after the idle one", got, time.Since(begun))
+	}
+}
+
+// One that never begins is closed after the idle timeout, without a word.
+func TestAConnectionWithoutARequestIsClosed(t *testing.T) {
+	g := newGate(t, func(c *Config) { c.ReadTimeout, c.IdleTimeout = time.Minute, 200*time.Millisecond })
+	if got := g.exchange(""); got != "" {
+		t.Errorf("who asked nothing hears %q", got)
+	}
+}

@@ -299,3 +299,14 @@ func TestCertificatesMustBeThereAtTheStart(t *testing.T) {
 		t.Errorf("a client CA that is none: %v", err)
 	}
 }
+
+// A connection that waits for its first request has shaken hands before: that has to come within the read timeout.
+func TestAHandshakeThatDoesNotComeIsNotWaitedFor(t *testing.T) {
+	g, _ := secure(t, newAuthority(t, "servers"), newAuthority(t, "clients"))
+	begun := time.Now()
+	c := g.dial()
+	defer c.Close()
+	if b, err := io.ReadAll(c); err != nil || len(b) > 0 || time.Since(begun) < time.Second {
+		t.Errorf("%q, %v after %s, want the connection closed after 2 s", b, err, time.Since(begun))
+	}
+}
