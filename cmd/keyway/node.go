@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"keyway/gateway"
+	"keyway/hsm/worker"
 	"keyway/lifecycle"
 	"keyway/lifecycle/adminapi"
 	"keyway/lifecycle/key"
@@ -60,6 +61,10 @@ func openNode(ctx context.Context, cfg *config, l bound, log *slog.Logger) (n *n
 			n = nil
 		}
 	}()
+	// Requests hold clear text, and clients' tokens.
+	if err := worker.NoCoreFiles(); err != nil {
+		return n, err
+	}
 	if err := n.openStore(ctx); err != nil {
 		return n, err
 	}

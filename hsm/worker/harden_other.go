@@ -14,6 +14,9 @@ var errSystem = fmt.Errorf("worker processes need Linux, this is %s; set isolati
 
 func harden() error { return errSystem }
 
+// NoCoreFiles is for systems that have workers.
+func NoCoreFiles() error { return nil }
+
 func childAttributes() *syscall.SysProcAttr { return nil }
 
 func socketPair() (ours, theirs *os.File, err error) { return nil, nil, errSystem }
