@@ -122,6 +122,10 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 	j := m.pool.newJob("", nil, &hsm.Op{}, ClassCanary)
 	j.with = func(k hsm.Keeper) error { return g.probe(k) }
 	j.settled = func(err error) {
+		if errors.Is(err, errAbandoned) { // the generation ended before its turn came
+			report(err)
+			return
+		}
 		m.proved(err)
 		switch {
 		case err == nil:

@@ -141,7 +141,7 @@ func (p *Pool) verdict(last, none error) error {
 // do runs j on the member and returns a copy of its result.
 func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
 	g := m.gen.Load()
-	if g == nil || !g.takes.Load() {
+	if g == nil || !g.takes() {
 		return nil, hsm.ErrLinkLost
 	}
 	report, ok := m.breaker.admit(false)

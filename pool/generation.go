@@ -17,7 +17,8 @@ type generation struct {
 	queue   *queue
 	handles *handles
 	slots   []*slot
-	takes   atomic.Bool // takes work
+	ended   atomic.Bool // lost or closed
+	resting atomic.Bool // takes no new work, since its member drains
 	hung    atomic.Int32
 	lost    chan error // the first cause to end it
 	wg      sync.WaitGroup
@@ -29,16 +30,18 @@ func (g *generation) begin(sessions []hsm.Session) {
 	for _, s := range sessions {
 		g.slots = append(g.slots, &slot{g: g, sess: s})
 	}
-	g.takes.Store(true)
 	for _, s := range g.slots {
 		g.wg.Add(1)
 		go s.work()
 	}
 }
 
+// takes reports whether new work may come.
+func (g *generation) takes() bool { return !g.ended.Load() && !g.resting.Load() }
+
 // lose ends the generation; the first cause counts.
 func (g *generation) lose(cause error) {
-	g.takes.Store(false)
+	g.ended.Store(true)
 	select {
 	case g.lost <- cause:
 	default:
@@ -59,7 +62,7 @@ func (g *generation) busy() int {
 // A worker that does not let go within a second is killed. A library in this process that hangs cannot be ended: its token is
 // not opened again until its calls have returned, so that hung threads do not pile up, or ctx has ended.
 func (g *generation) close(ctx context.Context, cause error) {
-	g.takes.Store(false)
+	g.ended.Store(true)
 	g.queue.close(cause)
 	idle := make(chan struct{})
 	go func() {

@@ -91,14 +91,19 @@ func (j *job) finish(to int32, err error) bool {
 	if !j.state.CompareAndSwap(running, to) {
 		return false
 	}
+	j.settle(err)
 	j.tell(err)
 	return true
 }
 
-func (j *job) tell(err error) {
+// settle reports the job to the breaker.
+func (j *job) settle(err error) {
 	if j.settled != nil {
 		j.settled(err)
 	}
+}
+
+func (j *job) tell(err error) {
 	if j.met.Swap(true) {
 		if j.state.Load() == finished {
 			j.wipe()
@@ -114,6 +119,7 @@ func (j *job) drop(err error) bool {
 	if !j.state.CompareAndSwap(queued, abandoned) {
 		return false
 	}
+	j.settle(errAbandoned) // whatever the caller hears, nothing was asked of the token
 	j.tell(err)
 	return true
 }
@@ -148,9 +154,7 @@ func (j *job) wait(ctx context.Context) error {
 	}
 	if j.state.CompareAndSwap(queued, abandoned) {
 		// Whoever takes it from the queue drops it; nothing was asked of the token.
-		if j.settled != nil {
-			j.settled(errAbandoned)
-		}
+		j.settle(errAbandoned)
 		return ctx.Err()
 	}
 	if j.met.Swap(true) { // it was told at this moment

@@ -83,11 +83,26 @@ func (m *member) breakerChanged() {
 // able reports whether callers may be sent to the member.
 func (m *member) able() bool {
 	g := m.gen.Load()
-	return g != nil && g.takes.Load() && m.breaker.closed.Load()
+	return g != nil && g.takes() && m.breaker.closed.Load()
 }
 
+// set makes the member what was ordered.
 func (m *member) set(s State, reason string) {
 	m.mu.Lock()
+	m.change(s, reason)
+}
+
+// become makes the member what became of its token. One that drains goes on draining until it is drained or taken back.
+func (m *member) become(s State, reason string) {
+	m.mu.Lock()
+	if m.state == Draining {
+		s = Draining
+	}
+	m.change(s, reason)
+}
+
+// change is called with mu held and gives it back.
+func (m *member) change(s State, reason string) {
 	changed := m.state != s || m.reason != reason
 	m.state, m.reason = s, reason
 	m.mu.Unlock()
@@ -155,7 +170,7 @@ func (m *member) run(ctx context.Context) {
 			m.latch(err)
 			return
 		case err != nil:
-			m.set(Joining, err.Error())
+			m.become(Joining, err.Error())
 			m.log.Error("cannot open the member's token", "error", err, "again_in", backoff.Round(time.Millisecond))
 		default:
 			opened := time.Now()
@@ -179,8 +194,11 @@ func (m *member) run(ctx context.Context) {
 // serve lets callers use g until it is lost or ctx ends, and closes it. It returns why it ended.
 func (m *member) serve(ctx context.Context, g *generation) error {
 	m.load.since.Store(time.Now().UnixNano())
+	m.mu.Lock()
+	g.resting.Store(m.state == Draining)
 	m.gen.Store(g)
-	m.set(Active, "")
+	m.mu.Unlock()
+	m.become(Active, "")
 	m.pool.changed()
 	cause := g.watch(ctx)
 	m.gen.Store(nil)
@@ -189,10 +207,10 @@ func (m *member) serve(ctx context.Context, g *generation) error {
 	case ctx.Err() != nil:
 	case errors.Is(cause, errRecycle):
 		m.log.Warn("the member's worker is replaced", "cause", cause)
-		m.set(Joining, cause.Error())
+		m.become(Joining, cause.Error())
 	default:
 		m.respawns.Add(1)
-		m.set(Joining, "lost: "+cause.Error())
+		m.become(Joining, "lost: "+cause.Error())
 		m.log.Error("member lost", "error", cause)
 	}
 	g.close(ctx, hsm.ErrLinkLost)

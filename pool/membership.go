@@ -117,7 +117,7 @@ func (p *Pool) beginDrain(m *member, force bool) (*generation, error) {
 	m.set(Draining, "")
 	g := m.gen.Load()
 	if g != nil {
-		g.takes.Store(false)
+		g.resting.Store(true)
 	}
 	return g, nil
 }
@@ -167,17 +167,23 @@ func (p *Pool) Resume(name string) error {
 	case Drained:
 		return p.again(m)
 	case Draining:
-		if g := m.gen.Load(); g != nil {
-			m.set(Active, "")
-			g.takes.Store(true)
-			p.changed()
-		} else {
-			m.set(Joining, "")
-		}
+		m.takeBack()
+		p.changed()
 	case Latched:
 		return fmt.Errorf("%w %s is latched (%s): clear the latch instead", ErrMember, name, reason)
 	}
 	return nil
+}
+
+// takeBack ends the draining of a member that was not stopped.
+func (m *member) takeBack() {
+	m.mu.Lock()
+	if g := m.gen.Load(); g != nil {
+		g.resting.Store(false)
+		m.change(Active, "")
+	} else {
+		m.change(Joining, "")
+	}
 }
 
 // Latch keeps a member from logging in again until ClearLatch: somebody else had its PIN refused. One that is open goes on until its

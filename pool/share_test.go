@@ -82,13 +82,15 @@ func TestAGreedyClientDelaysAnotherByOneTurnOnly(t *testing.T) {
 func TestAFullQueueMakesRoomForWhoHasLess(t *testing.T) {
 	q := newQueue(8, 1)
 	var dropped []string
+	var gone []*job
 	of := func(client string) *job {
 		j := &job{client: client, class: ClassSign, done: make(chan struct{}, 1)}
 		j.settled = func(err error) {
-			if hsm.FaultOf(err) != hsm.Busy {
-				t.Errorf("displaced with %v, which is not Busy", err)
+			if !errors.Is(err, errAbandoned) {
+				t.Errorf("the breaker hears %v of a job that never ran", err)
 			}
 			dropped = append(dropped, client)
+			gone = append(gone, j)
 		}
 		return j
 	}
@@ -110,6 +112,11 @@ func TestAFullQueueMakesRoomForWhoHasLess(t *testing.T) {
 	}
 	if len(dropped) != 4 || slices.Contains(dropped, "b") || q.len() != 8 {
 		t.Errorf("dropped %v, %d wait", dropped, q.len())
+	}
+	for _, j := range gone {
+		if hsm.FaultOf(j.err) != hsm.Busy {
+			t.Errorf("displaced with %v, which is not Busy", j.err)
+		}
 	}
 	if !q.push(&job{class: ClassCanary}) {
 		t.Error("the canary found no room")

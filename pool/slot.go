@@ -174,7 +174,7 @@ func (s *slot) reopen(cause error) bool {
 	g := s.g
 	g.handles.orphan(s.sess)
 	_ = s.sess.Close()
-	if errors.Is(cause, hsm.ErrLinkLost) || !g.takes.Load() {
+	if errors.Is(cause, hsm.ErrLinkLost) || g.ended.Load() {
 		g.lose(cause)
 		return false
 	}

@@ -22,17 +22,17 @@ func (g *generation) watch(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			g.takes.Store(false)
+			g.ended.Store(true)
 			return ctx.Err()
 		case <-died:
-			g.takes.Store(false)
+			g.ended.Store(true)
 			return hsm.ErrLinkLost
 		case err := <-g.lost:
 			return err
 		case now := <-tick.C:
 			g.giveUp(now)
 			if int(g.hung.Load()) >= len(g.slots) {
-				g.takes.Store(false)
+				g.ended.Store(true)
 				if p, ok := g.token.(hsm.Process); ok {
 					p.Kill()
 				}
