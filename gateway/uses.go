@@ -18,7 +18,7 @@ const (
 	lastBlock  = 1 << 20
 )
 
-// useCounter counts the encryptions of AES-GCM versions against 2^32, in blocks that are set aside in the
+// useCounter counts the encryptions of AES-GCM versions against their limit, in blocks that are set aside in the
 // store before they are used: a crash wastes uses and never repeats any.
 type useCounter struct {
 	uses  Uses

@@ -11,8 +11,12 @@ import (
 	"keyway/lifecycle/key"
 )
 
-// maxUses is where a version of AES-GCM with random nonces ends (NIST SP 800-38D, 8.3).
-const maxUses = 1 << 32
+// maxUses is how many uses of a version of AES-GCM are given out. With random nonces a key may encrypt 2^32 times (NIST SP
+// 800-38D, 8.3), and one use may encrypt more than once: a pool tries again on another member, unseen from here, for at most 20 %
+// of its operations (pool.Config.RetryRatio as it is by default). 3·2^30 uses with all of those are 1.2·3·2^30 = 3.6·2^30
+// encryptions; the 0.4·2^30 up to 2^32 = 4·2^30 are for the ten a second that a quiet pool may always try again, for operations
+// that a lost worker took along, and for second opinions after ambiguous errors.
+const maxUses = 3 << 30
 
 // CatalogueConfig configures a Catalogue.
 type CatalogueConfig struct {
@@ -156,7 +160,7 @@ func (c *Catalogue) Reserve(ctx context.Context, version key.ID, n uint64) (gran
 			over = total - maxUses
 		}
 		if over >= n {
-			return fmt.Errorf("%w: the version has been used 2^32 times, as often as AES-GCM allows; rotate the key", key.ErrState)
+			return fmt.Errorf("%w: the version has been used 3·2^30 times, as often as is safe with AES-GCM; rotate the key", key.ErrState)
 		}
 		granted = n - over
 		return nil
