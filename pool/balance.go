@@ -15,6 +15,7 @@ type load struct {
 	failed   [classes]atomic.Int64  // failures since the last success
 	inflight atomic.Int64
 	heard    atomic.Int64 // UnixNano of the last answer, or of when something came to an idle member
+	erred    atomic.Int64 // UnixNano of the last failure, of any class
 	since    atomic.Int64 // UnixNano of the last (re)join
 }
 
@@ -59,6 +60,7 @@ func fade(age int64) float64 {
 func (l *load) penalise(c Class) {
 	was := math.Float64frombits(l.ewma[c].Load())
 	l.failed[c].Add(1)
+	l.erred.Store(time.Now().UnixNano())
 	l.sample(c, time.Duration(min(max(4*was, float64(20*time.Millisecond)), float64(5*time.Second))))
 }
 
@@ -104,24 +106,35 @@ func (l *load) avoided(c Class, now int64) bool {
 	return now-l.sampled[c].Load() < int64(min(avoidMin<<min(n-1, 10), avoidMax))
 }
 
+// unsure reports whether others are asked first when an operation has failed once already: because the member failed at anything within
+// the last second, or has not succeeded at this class since it failed at it. Somebody's first attempt finds out how it is.
+func (l *load) unsure(c Class, now int64) bool {
+	return l.failed[c].Load() > 0 || now-l.erred.Load() < int64(avoidMax)
+}
+
 // pick returns the cheaper of two random members among those that fit, or nil, and whether others fit as well. Those that just
 // failed at this class come last: without that, two failing members of three would be the two random ones often enough
-// to use up the retry budget.
-func (p *Pool) pick(c Class, fits func(*member) bool) (_ *member, more bool) {
+// to use up the retry budget. again: the operation has failed already, and has not many attempts more.
+func (p *Pool) pick(c Class, again bool, fits func(*member) bool) (_ *member, more bool) {
 	all := *p.members.Load()
-	var room, spare [8]*member
-	able, ailing := room[:0], spare[:0]
+	var room, doubtful, spare [8]*member
+	able, unsure, ailing := room[:0], doubtful[:0], spare[:0]
 	now := time.Now().UnixNano()
 	for _, m := range all {
 		switch {
 		case !fits(m):
 		case m.load.avoided(c, now):
 			ailing = append(ailing, m)
+		case again && m.load.unsure(c, now):
+			unsure = append(unsure, m)
 		default:
 			able = append(able, m)
 		}
 	}
-	more = len(able)+len(ailing) > 1
+	more = len(able)+len(unsure)+len(ailing) > 1
+	if len(able) == 0 {
+		able = unsure
+	}
 	if len(able) == 0 {
 		able = ailing
 	}

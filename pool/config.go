@@ -26,7 +26,7 @@ type Config struct {
 	// RetryRatio is the share of requests that may be retried on another member. Default 0.2, with
 	// a floor of 10 retries a second so that a quiet pool may always fail over.
 	RetryRatio float64
-	// Attempts is the largest number of members tried for one operation. Default 3.
+	// Attempts is the largest number of members whose tokens are asked for one operation. Default 3.
 	Attempts int
 	// Hedge is how long a caller waits for one member before it is sent on to another, within the retry budget, to cut off the
 	// slowest answers; what the first member answers later is thrown away. A few times the usual latency is

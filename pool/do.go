@@ -36,8 +36,9 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	var tried [8]*member
 	var last error
 	var opinion opinion
-	for n := 0; n < p.cfg.Attempts && n < len(tried); n++ {
-		m, more, err := p.next(client, class, op.Mech.Type, tried[:n])
+	// n members were asked so far, of which asked had work of it.
+	for n, asked := 0, 0; asked < p.cfg.Attempts && n < len(tried); n++ {
+		m, more, err := p.next(client, class, op.Mech.Type, tried[:n], n > 0)
 		if err != nil {
 			return nil, opinion.or(p.verdict(last, err))
 		}
@@ -50,10 +51,10 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 		}
 		tried[n] = m
 		j := p.newJob(client, k, &op, class)
-		if (more || n == 0) && n+1 < p.cfg.Attempts {
+		if (more || n == 0) && asked+1 < p.cfg.Attempts {
 			j.patience = p.patience(ctx, j.entered)
 		}
-		out, err := opinion.do(ctx, m, j)
+		out, reached, err := opinion.do(ctx, m, j)
 		if err == nil {
 			opinion.disprove(class)
 			return out, nil
@@ -65,6 +66,9 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 			return nil, err
 		}
 		last = err
+		if reached {
+			asked++
+		}
 	}
 	return nil, opinion.or(p.verdict(last, nil))
 }
@@ -87,10 +91,10 @@ func (p *Pool) patience(ctx context.Context, now time.Time) time.Duration {
 	return d
 }
 
-// next chooses a member for one attempt. more: there are others to choose from.
-func (p *Pool) next(client string, class Class, mech hsm.MechanismType, tried []*member) (_ *member, more bool, _ error) {
+// next chooses a member for one attempt, the first or again. more: there are others to choose from.
+func (p *Pool) next(client string, class Class, mech hsm.MechanismType, tried []*member, again bool) (_ *member, more bool, _ error) {
 	full, lacking := false, false
-	m, more := p.pick(class, func(m *member) bool {
+	m, more := p.pick(class, again, func(m *member) bool {
 		for _, t := range tried {
 			if t == m {
 				return false
@@ -138,48 +142,48 @@ func (p *Pool) verdict(last, none error) error {
 	return fmt.Errorf("%w: %w", ErrDevice, last)
 }
 
-// do runs j on the member and returns a copy of its result.
-func (m *member) do(ctx context.Context, j *job) ([]byte, error) {
+// do runs j on the member and returns a copy of its result. reached is false when the token was asked nothing: that is no attempt, while a
+// request that ends every worker it reaches must not reach them all.
+func (m *member) do(ctx context.Context, j *job) (out []byte, reached bool, err error) {
 	g := m.gen.Load()
 	if g == nil || !g.takes() {
-		return nil, hsm.ErrLinkLost
+		return nil, false, hsm.ErrLinkLost
 	}
 	report, ok := m.breaker.admit(false)
 	if !ok {
-		return nil, hsm.ErrLinkLost
+		return nil, false, hsm.ErrLinkLost
 	}
 	j.settled = report
 	m.load.begin(j.entered)
 	defer m.load.inflight.Add(-1)
 	if !g.queue.push(j) {
 		report(errAbandoned)
-		return nil, errFull
+		return nil, false, errFull
 	}
 	if err := j.wait(ctx); err != nil {
-		return nil, err
+		return nil, true, err
 	}
-	err := j.err
-	var out []byte
-	if err == nil {
+	if err = j.err; err == nil {
 		out = append([]byte(nil), j.op.Out...)
 	}
-	if err != errSlow && j.state.Load() == finished {
+	state := j.state.Load()
+	if err != errSlow && state == finished {
 		m.pool.release(j)
 	}
-	return out, err
+	return out, state != abandoned, err
 }
 
 // With runs f with one session of an able member, for control-plane work of
 // several steps. It never retries: f may have done half its work. f must not use the session after it has
 // returned. When ctx ends first, With returns and f goes on.
 func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
-	m, _, err := p.next("", ClassBulk, 0, nil)
+	m, _, err := p.next("", ClassBulk, 0, nil, false)
 	if err != nil {
 		return err
 	}
 	j := p.newJob("", nil, &hsm.Op{}, ClassBulk)
 	j.with = f
-	_, err = m.do(ctx, j)
+	_, _, err = m.do(ctx, j)
 	return err
 }
 

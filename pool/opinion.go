@@ -28,7 +28,7 @@ func (o *opinion) doubt(p *Pool, m *member, err error) bool {
 
 // do asks m. One that is asked for another opinion gets half of what is left of the caller's time: there is an answer
 // already, which must not be lost to a member that hangs.
-func (o *opinion) do(ctx context.Context, m *member, j *job) ([]byte, error) {
+func (o *opinion) do(ctx context.Context, m *member, j *job) (out []byte, reached bool, err error) {
 	if o.blame == nil {
 		return m.do(ctx, j)
 	}
@@ -38,11 +38,11 @@ func (o *opinion) do(ctx context.Context, m *member, j *job) ([]byte, error) {
 	}
 	half, cancel := context.WithDeadline(ctx, j.entered.Add(deadline.Sub(j.entered)/2))
 	defer cancel()
-	out, err := m.do(half, j)
+	out, reached, err = m.do(half, j)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		err = errSlow
 	}
-	return out, err
+	return out, reached, err
 }
 
 // disprove notes that another member did what these blamed the caller for. It does not count for
