@@ -11,6 +11,7 @@ package hsm
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Token is one initialised token: found by serial or label, opened and logged
@@ -107,6 +108,8 @@ type Info struct {
 	MaxSessions int `json:"max_sessions"`
 	// OpenPerSecond is how fast sessions may be opened, 0 for no limit.
 	OpenPerSecond int `json:"open_per_second"`
+	// Clock is what the token's clock showed, in UTC, when the token was opened; zero when it has no clock.
+	Clock time.Time `json:"clock,omitzero"`
 	// MaxObjects is how many session objects the token may hold for Keyway, 0 when not known.
 	MaxObjects int `json:"max_objects"`
 }

@@ -172,7 +172,7 @@ func (t *Token) describe(i pkcs11.TokenInfo) error {
 	t.info = hsm.Info{
 		Label: i.Label, Serial: i.SerialNumber, Manufacturer: i.ManufacturerID, Model: i.Model,
 		Firmware: fmt.Sprintf("%d.%d", i.FirmwareVersion.Major, i.FirmwareVersion.Minor),
-		Vendor:   p.Vendor, Mechanisms: map[hsm.MechanismType]hsm.MechanismInfo{},
+		Vendor:   p.Vendor, Clock: clockOf(i.Flags, i.UTCTime), Mechanisms: map[hsm.MechanismType]hsm.MechanismInfo{},
 		MaxSessions: p.sessions(uint64(i.MaxSessionCount), uint64(i.MaxRwSessionCount)), OpenPerSecond: p.OpenPerSecond, MaxObjects: p.MaxObjects,
 	}
 	for _, s := range []*string{&t.info.Label, &t.info.Serial, &t.info.Manufacturer, &t.info.Model} {

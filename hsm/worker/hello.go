@@ -60,6 +60,7 @@ func parseInfo(frame []byte) (hsm.Info, error) {
 	if info.MaxSessions < 0 || info.OpenPerSecond < 0 || info.MaxObjects < 0 {
 		return hsm.Info{}, fmt.Errorf("%w: limits below zero", errFrame)
 	}
+	info.Clock = info.Clock.UTC() // whoever has broken into a worker chooses no zone's name either
 	for _, s := range []*string{&info.Label, &info.Serial, &info.Manufacturer, &info.Model, &info.Firmware, (*string)(&info.Vendor)} {
 		*s = printable(*s)
 	}

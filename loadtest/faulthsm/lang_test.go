@@ -101,6 +101,9 @@ func TestLanguageIsUnderstood(t *testing.T) {
 		"limit sessions 16 linger 30s code SESSION_COUNT\nlimit objects 100 code DEVICE_MEMORY\nlimit opens 10 per 1s code ARGUMENTS_BAD\n")
 	f("pin tries 3\ntoken absent\ndevice tpm scale 0.5\nseed 0xff", "pin tries 3\ntoken absent code DEVICE_REMOVED\ndevice tpm scale 0.5\nseed 255\n")
 	f("token present", "token present\n")
+	f("clock ahead 90s", "clock ahead 90s\n")
+	f("clock behind 2m", "clock behind 2m\n")
+	f("clock absent", "clock absent\n")
 }
 
 // TestLanguageErrorsHelp: every mistake names its line, what is wrong and what to write instead.
@@ -118,7 +121,7 @@ func TestLanguageErrorsHelp(t *testing.T) {
 			}
 		}
 	}
-	f("seed 1\nrules a on any do hang", "2", `"rules"`, "write one of rule, limit, pin, token, device, seed")
+	f("seed 1\nrules a on any do hang", "2", `"rules"`, "write one of rule, limit, pin, clock, token, device, seed")
 	f("rule", "1", "the rule's id")
 	f("rule A on any do hang", "1", `"A" is no id`, "a-z, 0-9")
 	f("rule a at any do hang", "1", `write "on"`)
@@ -167,6 +170,8 @@ func TestLanguageErrorsHelp(t *testing.T) {
 	f("limit sessions many", "1", `"many" is not how many sessions`)
 	f("pin 3", "1", "write pin tries N")
 	f("pin tries 0", "1", "from 1 to 100")
+	f("clock slow", "1", "write clock ahead TIME, clock behind TIME or clock absent")
+	f("clock ahead", "1", "how far it is ahead")
 	f("token gone", "1", "write token absent or token present")
 	f("token present code DEVICE_REMOVED", "1", "too much")
 	f("device lunar", "1", "luna-a790", "yubihsm2", "tpm", "cloudhsm-hsm2m")
@@ -228,7 +233,7 @@ func TestTypedStatementsAreUnderstood(t *testing.T) {
 		}
 		r.Do = append(r.Do, Call(), ends[rnd.IntN(len(ends))]())
 		all := []Statement{r, Sessions{rnd.IntN(100), d(), code()}, Objects{rnd.IntN(100), code()}, Opens{1 + rnd.IntN(64), d(), code()},
-			PINTries(1 + rnd.IntN(100)), Token{Absent: rnd.IntN(2) == 0, Code: 0x30}, Device{"tpm", 0.5}, Seed(rnd.Uint64() >> 2), Text("# " + r.ID)}
+			PINTries(1 + rnd.IntN(100)), Clock{Ahead: d() - time.Hour, Absent: rnd.IntN(3) == 0}, Token{Absent: rnd.IntN(2) == 0, Code: 0x30}, Device{"tpm", 0.5}, Seed(rnd.Uint64() >> 2), Text("# " + r.ID)}
 		answer, ok := strings.CutPrefix(l.ask(join(all)), "ok\n")
 		if !ok {
 			t.Fatalf("%d: %s\n%s", i, answer, join(all))
@@ -256,7 +261,7 @@ func FuzzLanguage(f *testing.F) {
 		"rule b on crypto do serve 3 uniform 1ms 2ms refuse FUNCTION_FAILED beyond 1s then flip bit 3 then shorten 1B then leak 1KiB", "rule\x00", "rule a on \xff do", "# c\n\r\n",
 		"rule c on session nth 5 do hang then crash", "rule d on C_Verify lasts 1.5h do logout code USER_NOT_LOGGED_IN then close-session then forget-objects",
 		"rule e on any do remove-token for 3s then nothing then close-sessions then flip then serve 1 exponential 5us", "token present", "limit opens 64 per 24h code 0x8000001A",
-		"rule f on C_Sign do sleep fixed 0.5ns then return", "seed 18446744073709551615", "device luna-a790 scale 100", "pin tries 100 100",
+		"rule f on C_Sign do sleep fixed 0.5ns then return", "seed 18446744073709551615", "device luna-a790 scale 100", "pin tries 100 100", "clock behind 1ns", "clock absent",
 	} {
 		f.Add(s)
 	}

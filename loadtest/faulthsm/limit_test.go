@@ -244,3 +244,38 @@ func TestPINCount(t *testing.T) {
 	}
 	f([]string{"login", label, userPIN}, "0x0")
 }
+
+// TestClock: a token's clock, as the driver reads it and a worker carries it.
+func TestClock(t *testing.T) {
+	r := softHSM(t)
+	ahead := func() time.Duration {
+		t.Helper()
+		w, err := r.spawn(userPIN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if w.Info().Clock.IsZero() {
+			return 0
+		}
+		return time.Until(w.Info().Clock)
+	}
+	f := func(want time.Duration, statements ...Statement) {
+		t.Helper()
+		if err := r.m.Apply(r.ctx(), statements...); err != nil {
+			t.Fatal(err)
+		}
+		if got := ahead(); got > want || got < want-time.Minute { // it was read a while ago
+			t.Errorf("%v: the clock is %s ahead, want %s", statements, got, want)
+		}
+	}
+	f(time.Hour, Clock{Ahead: time.Hour})
+	f(-time.Hour, Clock{Ahead: -time.Hour})
+	f(0)
+	if err := r.m.Apply(r.ctx(), Clock{Absent: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := ahead(); got != 0 {
+		t.Errorf("a token without a clock tells a time: %s", got)
+	}
+}

@@ -17,7 +17,7 @@ func TestReadme(t *testing.T) {
 	}
 	readme := string(b)
 	l := newLint(t, lintPath(t))
-	statements := regexp.MustCompile("(?m)(?:^    |`)((?:rule [a-z]+ on|token absent|pin tries|device [a-z]) ?[^`\n\"|]*)").FindAllStringSubmatch(readme, -1)
+	statements := regexp.MustCompile("(?m)(?:^    |`)((?:rule [a-z]+ on|token absent|pin tries|clock [a-z]+|device [a-z]) ?[^`\n\"|]*)").FindAllStringSubmatch(readme, -1)
 	n := 0
 	for _, s := range statements {
 		text := strings.TrimSpace(s[1])
@@ -31,7 +31,7 @@ func TestReadme(t *testing.T) {
 			}
 		}
 	}
-	if n < 17 {
+	if n < 18 {
 		t.Errorf("only %d statements were found: does the test still see them?", n)
 	}
 	for _, d := range deviceNames(t) {

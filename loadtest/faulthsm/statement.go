@@ -9,7 +9,7 @@ import (
 	"keyway/hsm"
 )
 
-// Statement is one line of the control language: a [Rule], [Sessions], [Objects], [Opens], [PINTries], [Token],
+// Statement is one line of the control language: a [Rule], [Sessions], [Objects], [Opens], [PINTries], [Clock], [Token],
 // [Device], [Seed] or [Text].
 type Statement interface {
 	// String is the statement in the control language, in one line without its end.
@@ -133,6 +133,24 @@ type PINTries int
 
 // String returns the statement in the control language.
 func (n PINTries) String() string { return "pin tries " + strconv.Itoa(int(n)) }
+
+// Clock lets the token say that it has a clock that is ahead of this machine's by Ahead, in whole seconds and behind it where
+// that is below 0, or that it has none.
+type Clock struct {
+	Ahead  time.Duration // not 0 unless Absent
+	Absent bool
+}
+
+// String returns the statement in the control language.
+func (c Clock) String() string {
+	switch {
+	case c.Absent:
+		return "clock absent"
+	case c.Ahead < 0:
+		return "clock behind " + span(-c.Ahead)
+	}
+	return "clock ahead " + span(c.Ahead)
+}
 
 // Token says whether the token is there. While it is absent calls in a session answer with Code, DEVICE_REMOVED
 // if 0, and its sessions are dead when it is back.

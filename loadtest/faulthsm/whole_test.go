@@ -186,7 +186,7 @@ func hammer(t *testing.T, r *rig, probe, module string, env ...string) {
 // everything is a rule with each effect that a hammered process survives, and each other statement.
 func everything(round int) []Statement {
 	all := []Statement{
-		Sessions{Max: 20}, Objects{Max: 30}, Opens{Max: 64, Per: time.Second}, PINTries(5), Seed(round), Device{"yubihsm2", 0.001},
+		Sessions{Max: 20}, Objects{Max: 30}, Opens{Max: 64, Per: time.Second}, PINTries(5), Clock{Ahead: time.Duration(round+1) * time.Minute}, Seed(round), Device{"yubihsm2", 0.001},
 	}
 	effects := []Effect{
 		Return(0x30), ReturnPending(0x6), Return(0x150), Sleep(Exponential(time.Millisecond)), Flip(), Shorten(4), Leak(100), CloseSession(),

@@ -1,6 +1,10 @@
 /* The functions of the library, its slots and tokens. */
 #include "calls.h"
 
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
 struct counters counters[FN_COUNT];
 _Atomic int initialized;
 
@@ -76,6 +80,21 @@ CK_RV f_C_GetSlotInfo(CK_SLOT_ID slot, CK_SLOT_INFO *info)
 	return finish(&c);
 }
 
+/* tell_time lets the token's clock differ from this machine's, in whole seconds as PKCS#11 has it (YYYYMMDDhhmmss00). */
+static void tell_time(const struct item *clock, CK_TOKEN_INFO *info)
+{
+	char text[64];
+	struct tm tm;
+	time_t at = time(NULL) + (time_t)(clock->time / 1000000000);
+	info->flags &= ~CKF_CLOCK_ON_TOKEN;
+	memset(info->time, ' ', sizeof info->time);
+	if (clock->absent || gmtime_r(&at, &tm) == NULL)
+		return;
+	info->flags |= CKF_CLOCK_ON_TOKEN;
+	snprintf(text, sizeof text, "%04d%02d%02d%02d%02d%02d00", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	memcpy(info->time, text, sizeof info->time);
+}
+
 static void doctor(struct call *c, CK_TOKEN_INFO *info)
 {
 	CK_RV code;
@@ -83,6 +102,10 @@ static void doctor(struct call *c, CK_TOKEN_INFO *info)
 	uint64_t most = session_limit(c->plan, &code, &linger);
 	if (most && most != UINT64_MAX) {
 		info->max_sessions = info->max_rw_sessions = most;
+		c->altered = 1;
+	}
+	if (c->plan && c->plan->clock) {
+		tell_time(c->plan->clock, info);
 		c->altered = 1;
 	}
 	if (c->plan && c->plan->pin_tries) {

@@ -145,6 +145,10 @@ char *canonical(const struct item *it)
 		put(&t, " code %s", name_code(it->code, c, sizeof c));
 		break;
 	case PIN_TRIES: put(&t, "pin tries %llu", (unsigned long long)it->n); break;
+	case CLOCK:
+		time_text(it->time < 0 ? -it->time : it->time, c, sizeof c);
+		put(&t, "clock %s%s", it->absent ? "absent" : it->time < 0 ? "behind " : "ahead ", it->absent ? "" : c);
+		break;
 	case TOKEN:
 		if (it->absent)
 			put(&t, "token absent code %s", name_code(it->code, c, sizeof c));

@@ -77,7 +77,7 @@ struct plan {
 	size_t n;
 	uint64_t seed;
 	/* The statements there may be one of, or NULL. */
-	struct item *limit_sessions, *limit_objects, *limit_opens, *pin_tries, *token, *device;
+	struct item *limit_sessions, *limit_objects, *limit_opens, *pin_tries, *clock, *token, *device;
 };
 
 /* plan_hold returns the plan in force, which stays valid until plan_drop. */

@@ -79,6 +79,24 @@ static int pin(struct line *l, struct item *it)
 	return whole(l, "how many wrong PINs lock it", 1, 100, &it->n);
 }
 
+static int token_clock(struct line *l, struct item *it)
+{
+	it->kind = CLOCK;
+	strcpy(it->id, "clock");
+	if (is(l, "ahead"))
+		return duration(l, "how far it is ahead", &it->time);
+	if (is(l, "behind")) {
+		if (!duration(l, "how far it is behind", &it->time))
+			return 0;
+		it->time = -it->time;
+		return 1;
+	}
+	if (!is(l, "absent"))
+		return fail(l, "write clock ahead TIME, clock behind TIME or clock absent");
+	it->absent = 1;
+	return 1;
+}
+
 static int seed(struct line *l, struct item *it)
 {
 	it->kind = SEED;
@@ -87,7 +105,7 @@ static int seed(struct line *l, struct item *it)
 }
 
 static const struct { const char *word; int (*parse)(struct line *, struct item *); } statements[] = {
-	{"rule", parse_rule}, {"limit", limit}, {"pin", pin}, {"token", token}, {"device", device}, {"seed", seed},
+	{"rule", parse_rule}, {"limit", limit}, {"pin", pin}, {"clock", token_clock}, {"token", token}, {"device", device}, {"seed", seed},
 };
 
 #define STATEMENTS (sizeof statements / sizeof *statements)
@@ -111,7 +129,7 @@ static int statement(struct line *l, struct item *it)
 				return fail(l, "\"%s\" is too much here: the statement was complete before it", l->words[l->at]);
 			return 1;
 		}
-	return fail(l, "unknown statement \"%s\": write one of rule, limit, pin, token, device, seed", w);
+	return fail(l, "unknown statement \"%s\": write one of rule, limit, pin, clock, token, device, seed", w);
 }
 
 static int out_of_memory(struct line *l) { return fail(l, "out of memory"); }

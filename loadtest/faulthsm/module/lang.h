@@ -37,7 +37,7 @@ struct effect {
 	uint64_t n;         /* FLIP: which bit, UINT64_MAX for any; SHORTEN, LEAK: bytes; SERVE: how many servers */
 };
 
-enum item_kind { RULE, LIMIT_SESSIONS, LIMIT_OBJECTS, LIMIT_OPENS, PIN_TRIES, TOKEN, DEVICE, SEED };
+enum item_kind { RULE, LIMIT_SESSIONS, LIMIT_OBJECTS, LIMIT_OPENS, PIN_TRIES, CLOCK, TOKEN, DEVICE, SEED };
 
 enum origin { FROM_FILE, FROM_SOCKET };
 
@@ -62,9 +62,9 @@ struct item {
 
 	/* the others */
 	uint64_t n;         /* limits, tries, seed */
-	int64_t time;       /* ns. LIMIT_SESSIONS: linger; LIMIT_OPENS: period */
+	int64_t time;       /* ns. LIMIT_SESSIONS: linger; LIMIT_OPENS: period; CLOCK: how far ahead, below 0 behind */
 	CK_RV code;         /* limits; TOKEN */
-	int absent;         /* TOKEN */
+	int absent;         /* TOKEN, CLOCK */
 	const struct device *device;
 	double scale;       /* DEVICE */
 

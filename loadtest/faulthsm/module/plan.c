@@ -90,6 +90,7 @@ static void singleton(struct plan *p, struct item *it)
 	case LIMIT_OBJECTS: p->limit_objects = it; break;
 	case LIMIT_OPENS: p->limit_opens = it; break;
 	case PIN_TRIES: p->pin_tries = it; break;
+	case CLOCK: p->clock = it; break;
 	case TOKEN: p->token = it; break;
 	case DEVICE: p->device = it; break;
 	case SEED: p->seed = it->n; break;

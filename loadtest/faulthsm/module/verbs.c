@@ -85,7 +85,7 @@ static void reset_stats(FILE *out)
 
 static void show_help(FILE *out)
 {
-	fputs(" Statements: rule, limit, pin, token, device, seed (see the language in README.md)\n"
+	fputs(" Statements: rule, limit, pin, clock, token, device, seed (see the language in README.md)\n"
 	      " begin … end        several statements, all or none\n"
 	      " remove ID          take a statement out of force\n"
 	      " clear              take all of them out of force, the control file's too until it changes\n"
