@@ -12,6 +12,9 @@ import (
 
 // handles caches the handles of one generation of a member: exact, bounded,
 // pinned while in use. It dies with its generation, so a handle of an earlier login can never be used.
+//
+// The bound holds for the token, which may have no room for more: who loads a key first takes a place, and waits for one while all
+// are taken by keys that others are using. Those have what they need and come to an end, so the wait does too.
 type handles struct {
 	limit     int
 	kekID     []byte
@@ -23,6 +26,8 @@ type handles struct {
 	mu    sync.Mutex // guards what follows; never held during a call to the token
 	byID  map[key.ID]*entry
 	order list.List // of *entry, least recently used first; those in use stand in it as well
+	taken int       // places: of entries that are loaded or being loaded, until their objects are destroyed
+	freed sync.Cond // a place, or an entry that has one, has come free
 }
 
 // entry is one loaded key. It is pinned while users > 0.
@@ -41,7 +46,8 @@ type entry struct {
 }
 
 func newHandles(limit int, kekID []byte, kek hsm.Handle, loads, evictions *atomic.Uint64) *handles {
-	h := &handles{limit: limit, kekID: kekID, loads: loads, evictions: evictions, byID: map[key.ID]*entry{}}
+	h := &handles{limit: max(1, limit), kekID: kekID, loads: loads, evictions: evictions, byID: map[key.ID]*entry{}}
+	h.freed.L = &h.mu
 	h.kek.Store(uint64(kek))
 	return h
 }
@@ -64,7 +70,7 @@ func (h *handles) acquire(k *Key, sess hsm.Session) (*entry, error) {
 	e := &entry{id: k.ID, users: 1, owner: sess, ready: make(chan struct{})}
 	h.byID[k.ID] = e
 	e.element = h.order.PushBack(e)
-	victim := h.oldest()
+	victim := h.place()
 	h.mu.Unlock()
 	if victim != nil {
 		h.destroy(victim, sess)
@@ -83,11 +89,20 @@ func (h *handles) acquire(k *Key, sess hsm.Session) (*entry, error) {
 	return e, nil
 }
 
-// oldest takes the least recently used entry that nobody uses out of a cache that is over its bound.
-func (h *handles) oldest() *entry {
-	if len(h.byID) <= h.limit {
-		return nil
+// place takes a place, waiting until there is one. When it is another entry's, that is returned, to be destroyed first.
+func (h *handles) place() *entry {
+	for h.taken >= h.limit {
+		if victim := h.oldest(); victim != nil {
+			return victim
+		}
+		h.freed.Wait()
 	}
+	h.taken++
+	return nil
+}
+
+// oldest takes the least recently used entry that nobody uses out of the cache; nil when all are in use.
+func (h *handles) oldest() *entry {
 	for el := h.order.Front(); el != nil; el = el.Next() {
 		if e := el.Value.(*entry); e.users == 0 {
 			h.remove(e)
@@ -95,7 +110,13 @@ func (h *handles) oldest() *entry {
 			return e
 		}
 	}
-	return nil // everything is in use: the bound is exceeded by at most the number of sessions
+	return nil
+}
+
+// leave gives a place back.
+func (h *handles) leave() {
+	h.taken--
+	h.freed.Signal()
 }
 
 func (h *handles) remove(e *entry) {
@@ -139,9 +160,15 @@ func (h *handles) release(e *entry, sess hsm.Session) {
 	h.mu.Lock()
 	e.users--
 	last := e.dropped && e.users == 0
+	if !last && e.users == 0 {
+		h.freed.Signal() // whoever waits may have this one's place
+	}
 	h.mu.Unlock()
 	if last {
 		h.destroy(e, sess)
+		h.mu.Lock()
+		h.leave()
+		h.mu.Unlock()
 	}
 }
 
@@ -160,6 +187,9 @@ func (h *handles) orphan(sess hsm.Session) {
 		next := el.Next()
 		if e := el.Value.(*entry); e.owner == sess && !e.resident {
 			h.remove(e)
+			if e.users == 0 {
+				h.leave()
+			}
 		}
 		el = next
 	}
