@@ -56,10 +56,23 @@ type Tx interface {
 
 	PutKEK(KEK) error
 	KEK(kind KEKKind, name string) (*KEK, error)
+	KEKs(kind KEKKind) ([]KEK, error) // by name
+	DeleteKEK(kind KEKKind, name string) error
 
 	PutMember(MemberRecord) error
 	DeleteMember(pool, name string) error
 	Members(pool string) ([]MemberRecord, error)
+	AllMembers() ([]MemberRecord, error) // of every pool, by pool and name
+	// KeysInUse tells what kinds of keys a pool has, keys of which no version has material left out.
+	KeysInUse(pool string) ([]KeysInUse, error)
+}
+
+// KeysInUse are the keys of one pool that have the same algorithm and usages.
+type KeysInUse struct {
+	Algorithm key.Algorithm
+	Usages    key.Usage
+	Count     int
+	Example   string // one of their names, the first
 }
 
 // VersionRow is a version as it is inserted: without material, which follows.

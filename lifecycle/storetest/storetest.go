@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 func Test(t *testing.T, open func(*testing.T) (a, b lifecycle.Store)) {
 	for name, f := range map[string]func(*testing.T, lifecycle.Store, lifecycle.Store){
 		"KeysAndVersions": keys, "ChangesRaiseTheEpoch": epoch, "AFailedUpdateChangesNothing": rollback,
-		"ViewsCannotChange": readOnly, "ClientsAndGrants": clients, "MembersAndKEKs": members, "UsesAdd": uses,
+		"ViewsCannotChange": readOnly, "ClientsAndGrants": clients, "MembersAndKEKs": members, "WhatAMemberMustFit": fit, "KeysInUse": keysInUse, "UsesAdd": uses,
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := open(t)
@@ -228,6 +229,82 @@ func members(t *testing.T, a, b lifecycle.Store) {
 		return err
 	})
 	update(t, a, func(tx lifecycle.Tx) error { return tx.DeleteMember("default", "m1") })
+}
+
+func fit(t *testing.T, a, b lifecycle.Store) {
+	root := func(name string) lifecycle.KEK {
+		return lifecycle.KEK{Kind: lifecycle.KEKRoot, Name: name, ID: key.NewID(), KCV: []byte{1, 2, 3}, Created: time.UnixMilli(5).UTC()}
+	}
+	two, one := root("p/m2"), root("p/m1")
+	update(t, a, func(tx lifecycle.Tx) error {
+		for _, k := range []lifecycle.KEK{two, one, {Kind: lifecycle.KEKPool, Name: "p", ID: key.NewID()}} {
+			if err := tx.PutKEK(k); err != nil {
+				return err
+			}
+		}
+		return errors.Join(
+			tx.PutMember(lifecycle.MemberRecord{Pool: "p", Name: "m2"}), tx.PutMember(lifecycle.MemberRecord{Pool: "q", Name: "m0"}), tx.PutMember(lifecycle.MemberRecord{Pool: "p", Name: "m1"}))
+	})
+	view(t, b, func(tx lifecycle.Tx) error {
+		got, err := tx.KEKs(lifecycle.KEKRoot)
+		if err == nil && !reflect.DeepEqual(got, []lifecycle.KEK{one, two}) {
+			t.Errorf("Root KEKs came back as %+v", got)
+		}
+		all, err2 := tx.AllMembers()
+		if err2 == nil && (len(all) != 3 || all[0].Name != "m1" || all[1].Name != "m2" || all[2].Pool != "q") {
+			t.Errorf("all members came back as %+v", all)
+		}
+		return errors.Join(err, err2)
+	})
+	update(t, b, func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "p/m1") })
+	if err := a.Update(context.Background(), func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "p/m1") }); !errors.Is(err, key.ErrNotFound) {
+		t.Errorf("a KEK that is not there: %v, want ErrNotFound", err)
+	}
+	view(t, a, func(tx lifecycle.Tx) error {
+		got, err := tx.KEKs(lifecycle.KEKRoot)
+		if err == nil && (len(got) != 1 || got[0].Name != "p/m2") {
+			t.Errorf("after one was deleted: %+v", got)
+		}
+		return err
+	})
+}
+
+func keysInUse(t *testing.T, a, b lifecycle.Store) {
+	for _, r := range []struct {
+		name, pool string
+		algorithm  key.Algorithm
+		usages     key.Usage
+		material   int // versions that have some
+		versions   int
+	}{
+		{"sign-b", "p", key.ECP256, key.Sign | key.Verify, 1, 2}, {"sign-a", "p", key.ECP256, key.Sign | key.Verify, 1, 1},
+		{"rsa-sign", "p", key.RSA2048, key.Sign, 1, 1}, {"rsa-open", "p", key.RSA2048, key.Decrypt, 1, 1},
+		{"gone", "p", key.Ed25519, key.Sign, 0, 2}, {"elsewhere", "q", key.Ed25519, key.Sign, 1, 1},
+	} {
+		k := key.Key{ID: key.NewID(), Name: r.name, Algorithm: r.algorithm, Usages: r.usages, Pool: r.pool, Created: time.Now()}
+		update(t, a, func(tx lifecycle.Tx) error {
+			err := tx.InsertKey(k)
+			for n := 1; n <= r.versions; n++ {
+				id := key.NewID()
+				err = errors.Join(err, tx.InsertVersion(lifecycle.VersionRow{ID: id, KeyID: k.ID, Number: uint32(n), State: key.PreActive, Created: time.Now()}))
+				if n <= r.material {
+					err = errors.Join(err, tx.SetMaterial(id, lifecycle.Material{Master: []byte{1}, Blob: []byte{2}, Mechanism: 1}))
+				}
+			}
+			return err
+		})
+	}
+	view(t, b, func(tx lifecycle.Tx) error {
+		got, err := tx.KeysInUse("p")
+		want := []lifecycle.KeysInUse{
+			{Algorithm: key.ECP256, Usages: key.Sign | key.Verify, Count: 2, Example: "sign-a"},
+			{Algorithm: key.RSA2048, Usages: key.Sign, Count: 1, Example: "rsa-sign"}, {Algorithm: key.RSA2048, Usages: key.Decrypt, Count: 1, Example: "rsa-open"},
+		}
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("keys in use: %+v\nwant %+v", got, want)
+		}
+		return err
+	})
 }
 
 func uses(t *testing.T, a, b lifecycle.Store) {

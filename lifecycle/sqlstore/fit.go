@@ -1,0 +1,64 @@
+package sqlstore
+
+import (
+	"database/sql"
+
+	"keyway/lifecycle"
+	"keyway/lifecycle/key"
+)
+
+// rows runs a query.
+func (t *transaction) rows(query string, args ...any) (*sql.Rows, error) {
+	return t.tx.QueryContext(t.ctx, query, args...)
+}
+
+func (t *transaction) KEKs(kind lifecycle.KEKKind) ([]lifecycle.KEK, error) {
+	rows, err := t.rows("SELECT name, id, kcv, created FROM keks WHERE kind = ? ORDER BY name", string(kind))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []lifecycle.KEK{}
+	for rows.Next() {
+		k := lifecycle.KEK{Kind: kind}
+		var id []byte
+		var created int64
+		if err := rows.Scan(&k.Name, &id, &k.KCV, &created); err != nil {
+			return nil, err
+		}
+		copy(k.ID[:], id)
+		k.Created = when(created)
+		out = append(out, k)
+	}
+	return out, rows.Err()
+}
+
+func (t *transaction) DeleteKEK(kind lifecycle.KEKKind, name string) error {
+	return t.one(string(kind)+" KEK "+name, "DELETE FROM keks WHERE kind = ? AND name = ?", string(kind), name)
+}
+
+func (t *transaction) AllMembers() ([]lifecycle.MemberRecord, error) {
+	return documents[lifecycle.MemberRecord](t, "SELECT document FROM members ORDER BY pool, name")
+}
+
+func (t *transaction) KeysInUse(pool string) ([]lifecycle.KeysInUse, error) {
+	rows, err := t.rows(`SELECT algorithm, usages, COUNT(*), MIN(name) FROM keys
+		WHERE pool = ? AND EXISTS (SELECT 1 FROM versions WHERE key_id = keys.id AND blob IS NOT NULL)
+		GROUP BY algorithm, usages ORDER BY algorithm, usages`, pool)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []lifecycle.KeysInUse{}
+	for rows.Next() {
+		var u lifecycle.KeysInUse
+		var algorithm string
+		var usages int64
+		if err := rows.Scan(&algorithm, &usages, &u.Count, &u.Example); err != nil {
+			return nil, err
+		}
+		u.Algorithm, u.Usages = key.Algorithm(algorithm), key.Usage(usages)
+		out = append(out, u)
+	}
+	return out, rows.Err()
+}
