@@ -31,11 +31,12 @@ type breaker struct {
 
 	mu     sync.Mutex
 	open   time.Duration // how long the breaker stayed open last time
+	since  time.Time     // when it opened
 	probe  time.Time     // when the next canary is due while it is open
 	listen func()        // told of each change; must not block
 }
 
-func newBreaker(name string, sessions func() int, hungNow func() int, changed func()) *breaker {
+func newBreaker(name string, stuck func() bool, changed func()) *breaker {
 	b := &breaker{listen: changed}
 	b.closed.Store(true)
 	b.b = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
@@ -52,7 +53,7 @@ func newBreaker(name string, sessions func() int, hungNow func() int, changed fu
 		},
 		ReadyToTrip: func(c gobreaker.Counts) bool {
 			n := c.TotalSuccesses + c.TotalFailures
-			return c.ConsecutiveFailures >= 5 || n >= 20 && c.TotalFailures*2 >= n || hungNow() >= sessions()
+			return c.ConsecutiveFailures >= 5 || n >= 20 && c.TotalFailures*2 >= n || stuck()
 		},
 		// Runs under the breaker's own lock: nothing here may ask it anything.
 		OnStateChange: func(_ string, _, to gobreaker.State) {
@@ -71,7 +72,8 @@ func (b *breaker) schedule() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.open = min(max(openMin, 2*b.open), openMax)
-	b.probe = time.Now().Add(b.open*3/4 + rand.N(b.open/2))
+	b.since = time.Now()
+	b.probe = b.since.Add(b.open*3/4 + rand.N(b.open/2))
 }
 
 // admit returns the report of one attempt, to be called exactly once: gobreaker would count a second call
@@ -93,7 +95,7 @@ func (b *breaker) due(last bool) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if last && b.open > openMin {
-		return b.probe.Add(openMin - b.open)
+		return b.since.Add(openMin)
 	}
 	return b.probe
 }

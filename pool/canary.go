@@ -51,27 +51,46 @@ func (g *generation) probe(sess hsm.Session) error {
 	}
 }
 
+// trial is a canary that a Suspect code caused.
+type trial struct {
+	at   time.Time
+	done chan struct{} // closed when err is there
+	err  error
+}
+
 // judge decides a Suspect code by a canary on the same session: if that passes, the input seems to be
-// to blame. At most one canary a second; between two, the last one's verdict holds. That others had an operation done
+// to blame. At most one canary a second: who comes while it is under way waits for it, and until the next one its
+// verdict holds. That others had an operation done
 // meanwhile is no verdict: a token that has begun to fail did well a moment ago.
-func (m *member) judge(s *slot, err error) error {
-	m.canaryMu.Lock()
-	fresh, verdict := time.Since(m.judged) < suspectEvery, m.judgement
-	if !fresh {
-		m.judged, m.judgement = time.Now(), nil // one at a time: the verdict follows
+func (g *generation) judge(s *slot, err error) error {
+	g.trialMu.Lock()
+	t := g.trial
+	mine := t == nil || t.over() && time.Since(t.at) >= suspectEvery
+	if mine {
+		t = &trial{at: time.Now(), done: make(chan struct{})}
+		g.trial = t
 	}
-	m.canaryMu.Unlock()
-	if !fresh {
-		verdict = s.g.probe(s.sess)
-		m.proved(verdict)
-		m.canaryMu.Lock()
-		m.judgement = verdict
-		m.canaryMu.Unlock()
+	g.trialMu.Unlock()
+	if mine {
+		t.err = g.probe(s.sess)
+		g.m.proved(t.err)
+		close(t.done)
+	} else {
+		<-t.done
 	}
-	if verdict == nil {
+	if t.err == nil {
 		return &blamed{err, hsm.ErrInput}
 	}
 	return &blamed{err, errDevice}
+}
+
+func (t *trial) over() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // errDevice has no fault of its own, which makes it the device's.
@@ -103,25 +122,30 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 		if m.canaryErr != nil || m.doubt.Load() {
 			every = suspectEvery
 		}
-		due := now.Sub(m.lastCanary) >= every
+		due := now.Sub(m.lastCanary) >= every && now.Sub(m.asked) >= every
 		m.canaryMu.Unlock()
 		if !due {
 			return
 		}
-		m.doubt.Store(false)
 	} else if now.Before(m.breaker.due(!m.pool.otherAble(m))) {
+		return
+	}
+	if !g.probing.CompareAndSwap(false, true) {
 		return
 	}
 	report, ok := m.breaker.admit(true)
 	if !ok {
+		g.probing.Store(false)
 		return
 	}
 	m.canaryMu.Lock()
-	m.lastCanary = now // one at a time: the verdict follows
+	m.asked = now
 	m.canaryMu.Unlock()
+	m.doubt.Store(false)
 	j := m.pool.newJob("", nil, &hsm.Op{}, ClassCanary)
 	j.with = func(k hsm.Keeper) error { return g.probe(k) }
 	j.settled = func(err error) {
+		defer g.probing.Store(false)
 		if errors.Is(err, errAbandoned) { // the generation ended before its turn came
 			report(err)
 			return
@@ -140,6 +164,6 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 	}
 	j.met.Store(true) // nobody waits for it
 	if !g.queue.push(j) {
-		report(errAbandoned)
+		j.settled(errAbandoned)
 	}
 }

@@ -23,7 +23,11 @@ type generation struct {
 	lost    chan error // the first cause to end it
 	wg      sync.WaitGroup
 	weighed time.Time     // when the watcher looked at the worker's memory last
+	probing atomic.Bool   // a canary is under way
 	canary  atomic.Uint64 // the handle of an AES key of our own, 0 where the token cannot make one
+
+	trialMu sync.Mutex
+	trial   *trial // the last canary that a Suspect code caused
 }
 
 func (g *generation) begin(sessions []hsm.Session) {
@@ -47,6 +51,9 @@ func (g *generation) lose(cause error) {
 	default:
 	}
 }
+
+// stuck reports whether hung calls have taken all that may run.
+func (g *generation) stuck() bool { return g.queue.stuck(int(g.hung.Load())) }
 
 func (g *generation) busy() int {
 	n := 0

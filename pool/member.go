@@ -43,38 +43,30 @@ type member struct {
 
 	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
-	lastCanary time.Time
+	lastCanary time.Time // when the member was proved last, or failed to be
 	canaryErr  error
-	judged     time.Time // of the last canary that a Suspect code caused
-	judgement  error     // what came of it
+	asked      time.Time // when the last canary was sent
 	metrics    memberMetrics
 }
 
 func newMember(p *Pool, cfg MemberConfig) *member {
 	m := &member{pool: p, cfg: cfg, log: p.cfg.Log.With("pool", p.cfg.Name, "member", cfg.Name), state: Drained}
-	m.breaker = newBreaker(cfg.Name, m.sessions, m.hungNow, m.breakerChanged)
+	m.breaker = newBreaker(cfg.Name, m.stuck, m.breakerChanged)
 	m.metrics = newMemberMetrics(p.cfg.Name, cfg.Name)
 	return m
 }
 
-func (m *member) sessions() int {
-	if g := m.gen.Load(); g != nil {
-		return len(g.slots)
-	}
-	return 1
+// stuck reports whether hung calls have taken all that may run.
+func (m *member) stuck() bool {
+	g := m.gen.Load()
+	return g != nil && g.stuck()
 }
 
-func (m *member) hungNow() int {
-	if g := m.gen.Load(); g != nil {
-		return int(g.hung.Load())
-	}
-	return 0
-}
-
-// breakerChanged runs under the breaker's lock, so it only writes a line about what it was told.
+// breakerChanged runs under the breaker's lock, so it only tells what it was told.
 func (m *member) breakerChanged() {
 	if m.breaker.closed.Load() {
 		m.log.Info("breaker closed: the member serves again")
+		m.pool.changed()
 	} else {
 		m.log.Warn("breaker not closed: the member gets canaries only")
 	}

@@ -191,6 +191,16 @@ func (q *queue) done(busy bool) {
 	}
 }
 
+// stuck reports whether so many hung jobs hold every permit, with nothing under way beside them that would give one back.
+func (q *queue) stuck(hung int) bool {
+	if hung == 0 {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return hung >= q.permits.now() && hung >= q.running
+}
+
 // expire sends callers on whose jobs have waited longer than their patience, as far as spend allows. In each line they stand in
 // the order of their arrival, and patience differs little, so it looks at the first ones only.
 func (q *queue) expire(now time.Time, spend func() bool) (sent int) {

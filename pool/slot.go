@@ -64,7 +64,7 @@ func (s *slot) run(j *job) bool {
 	entered, class, kind := j.entered, j.class, j.op.Kind
 	lost, err := s.attempt(j)
 	if lost == nil && hsm.FaultOf(err) == hsm.Suspect {
-		err = g.m.judge(s, err)
+		err = g.judge(s, err)
 	}
 	took := time.Since(begun)
 	s.set(nil)

@@ -31,7 +31,7 @@ func (g *generation) watch(ctx context.Context) error {
 			return err
 		case now := <-tick.C:
 			g.giveUp(now)
-			if int(g.hung.Load()) >= len(g.slots) {
+			if g.stuck() {
 				g.ended.Store(true)
 				if p, ok := g.token.(hsm.Process); ok {
 					p.Kill()
