@@ -8,11 +8,19 @@ import (
 	"time"
 )
 
+// opening is how far a member is with opening its token, for people who wait for it.
+type opening struct {
+	doing        string
+	open, wanted int // sessions
+}
+
 // join opens the token, sees to the pool KEK and opens the sessions, within the pool's JoinTimeout where the token runs in a
 // process that can be killed.
 func (m *member) join(ctx context.Context) (*generation, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.pool.cfg.JoinTimeout, fmt.Errorf("%w: the member had not joined after %s", hsm.ErrHung, m.pool.cfg.JoinTimeout))
 	defer cancel()
+	m.opening.Store(&opening{doing: "opening the token"})
+	defer m.opening.Store(nil)
 	token, err := m.cfg.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -60,6 +68,7 @@ func (g *generation) open(ctx context.Context) (sessions []hsm.Session, err erro
 		n = min(n, info.MaxSessions)
 	}
 	for len(sessions) < n {
+		m.opening.Store(&opening{"opening sessions", len(sessions), n})
 		if info.OpenPerSecond > 0 && !pause(ctx, time.Second/time.Duration(info.OpenPerSecond)) {
 			return sessions, ctx.Err()
 		}
@@ -113,6 +122,7 @@ func (m *member) findKEK(ctx context.Context, sess hsm.Session) (hsm.Handle, err
 	if m.cfg.Provision == nil || !ok {
 		return 0, fmt.Errorf("the token does not hold the pool KEK, and nothing here can put it there: %w", err)
 	}
+	m.opening.Store(&opening{doing: "putting the pool KEK on the token"})
 	if err := m.cfg.Provision(ctx, keeper); err != nil {
 		return 0, fmt.Errorf("putting the pool KEK on the token: %w", err)
 	}

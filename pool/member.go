@@ -27,6 +27,7 @@ type member struct {
 	breaker *breaker
 	load    load
 	gen     atomic.Pointer[generation] // nil while the token is not open
+	opening atomic.Pointer[opening]    // nil unless the token is being opened
 
 	order sync.Mutex // serialises operators' commands
 
@@ -231,12 +232,15 @@ func (m *member) stat() MemberStat {
 	m.canaryMu.Unlock()
 	if g := m.gen.Load(); g != nil {
 		info := g.token.Info()
-		s.Token, s.Serial = info.Label, info.Serial
+		s.Token, s.Serial, s.Manufacturer, s.Model = info.Label, info.Serial, info.Manufacturer, info.Model
+		s.SlowStart = m.able() && time.Since(time.Unix(0, m.load.since.Load())) < m.pool.cfg.SlowStart
 		s.Sessions, s.Queued, s.QueueLimit, s.Handles = len(g.slots), g.queue.len(), g.queue.limit, g.handles.len()
 		s.Busy, s.Permits = g.busy(), g.queue.allowed()
 		if p, ok := g.token.(hsm.Process); ok {
 			s.PID = p.PID()
 		}
+	} else if o := m.opening.Load(); o != nil {
+		s.Doing, s.Sessions, s.Wanted = o.doing, o.open, o.wanted
 	}
 	return s
 }

@@ -95,7 +95,11 @@ func (p *Pool) drain(ctx context.Context, m *member, force bool) error {
 	}
 	m.stop()
 	m.gen.Store(nil)
-	m.set(Drained, "")
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	m.set(Drained, why)
 	return err
 }
 

@@ -36,11 +36,20 @@ type MemberStat struct {
 	Reason  string `json:"reason,omitempty"`
 	Breaker string `json:"breaker"`
 	// PID is the worker process, 0 when the token is in this process or not open.
-	PID      int    `json:"pid,omitempty"`
-	Token    string `json:"token,omitempty"`
-	Serial   string `json:"serial,omitempty"`
-	Epoch    uint64 `json:"epoch"`
-	Sessions int    `json:"sessions"`
+	PID    int    `json:"pid,omitempty"`
+	Token  string `json:"token,omitempty"`
+	Serial string `json:"serial,omitempty"`
+	// Manufacturer and Model are what the open token says; with Serial they name it.
+	Manufacturer string `json:"manufacturer,omitempty"`
+	Model        string `json:"model,omitempty"`
+	Epoch        uint64 `json:"epoch"`
+	// Sessions are open. While the member joins they are those of Wanted that are open already.
+	Sessions int `json:"sessions"`
+	Wanted   int `json:"sessions_wanted,omitempty"`
+	// Doing is what a member that joins does now, for people; "" between two attempts, after which Reason tells.
+	Doing string `json:"doing,omitempty"`
+	// SlowStart: the member (re)joined a moment ago and gets less than its share.
+	SlowStart bool `json:"slow_start,omitempty"`
 	// Permits is how many operations may run at once: the sessions, or fewer after the token said that it is busy.
 	Permits    int    `json:"permits"`
 	Busy       int    `json:"busy"`
