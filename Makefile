@@ -24,9 +24,10 @@ faulthsm: deps ## build bin/faulthsm.so, the PKCS#11 module that makes calls fai
 run: deps build ## bring everything up in ./.dev and serve until Ctrl-C
 	bin/keyway dev --dir ./.dev
 
-test: deps ## every test; on Debian the tests with real tokens may not be skipped
+test: deps ## every test; on Debian the tests with real tokens and PostgreSQL may not be skipped
 	@if [ -e $(MODULE) ]; then export REQUIRE_SOFTHSM=1; fi; \
 	if [ -e /usr/lib/x86_64-linux-gnu/libsoftokn3.so ]; then export REQUIRE_NSS=1; fi; \
+	if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then export REQUIRE_POSTGRES=1; fi; \
 	$(GO) test -timeout $(TIMEOUT) ./...
 
 test-pure: ## build and test without cgo: everything but PKCS#11 libraries
@@ -84,7 +85,7 @@ bin/k6: ## the load generator, built once from its module; make clean removes it
 	@echo "Building k6 $(K6_VERSION), which takes a few minutes the first time"
 	GOBIN=$(CURDIR)/bin $(GO) install go.k6.io/k6@$(K6_VERSION)
 
-deps: ## what the system must have: a C compiler, SoftHSM 2, NSS, openssl, curl
+deps: ## what the system must have: a C compiler, SoftHSM 2, NSS, PostgreSQL, openssl, curl
 	@deploy/deps.sh
 
 clean: ## remove what was built

@@ -29,6 +29,7 @@ var rooms = [][]string{
 var owners = map[string][]string{
 	"github.com/valyala/fasthttp":         {"keyway/gateway", "keyway/loadtest"},
 	"modernc.org/sqlite":                  {"keyway/lifecycle/sqlstore"},
+	"github.com/jackc/pgx":                {"keyway/lifecycle/sqlstore"},
 	"github.com/miekg/pkcs11":             {"keyway/hsm/pkcs11"},
 	"github.com/dgraph-io/ristretto":      {"keyway/gateway"},
 	"github.com/sony/gobreaker":           {"keyway/pool"},

@@ -18,11 +18,13 @@ any() { # any FILE...: one of them is there. Patterns that match nothing stand f
 }
 softhsm() { any /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so /usr/lib64/softhsm/libsofthsm2.so /opt/homebrew/lib/softhsm/libsofthsm2.so; }
 nss() { any /usr/lib/*/libsoftokn3.so /usr/lib64/libsoftokn3.so /opt/homebrew/lib/libsoftokn3.dylib; }
+postgres() { any /usr/lib/postgresql/*/bin/postgres || command -v initdb; }
 
 need gcc command -v cc
 need libc6-dev libc
 need softhsm2 softhsm
 need libnss3 nss
+need postgresql postgres # for tests, which start servers of their own
 need openssl command -v openssl
 need curl command -v curl
 

@@ -16,16 +16,30 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrNoCustody: the command needs a custody token and none is configured.
 	ErrNoCustody = errors.New("no custody token is configured: keys are made in it, so add a custody section to the configuration")
+	// ErrUnavailable: the database cannot be reached, or too many others are changing it. Nothing was changed here; the same once
+	// more, later, is right.
+	ErrUnavailable = errors.New("the store does not answer")
+	// ErrOutcomeUnknown: the link to the database was lost while a change was committed: it may have taken place, whole, or not at
+	// all. Look before doing it again.
+	ErrOutcomeUnknown = errors.New("it is not known whether the change took place: the link to the store was lost while it was committed; look before doing it again")
 )
 
 // Store keeps everything that must survive. Its implementations pass the suite in lifecycle/storetest.
 type Store interface {
-	// View runs f in a read-only transaction, which sees one state throughout.
+	// View runs f in a read-only transaction, which sees one state throughout. f may be run again after a lost link.
 	View(ctx context.Context, f func(Tx) error) error
 	// Update runs f in one serialisable transaction: all of it is durable when Update returns nil, none of it
-	// otherwise. f may be run again after a conflict, so it must have no other effects.
+	// otherwise, but for an error wrapping ErrOutcomeUnknown. f may be run again after a conflict, so it must have no other effects.
 	Update(ctx context.Context, f func(Tx) error) error
 	Close() error
+}
+
+// Watcher is a Store that can say when something has changed, so that it need not be asked so often.
+type Watcher interface {
+	// Watch returns a channel that receives after every change that raised the epoch, by anybody, once for several that come close
+	// together. It is closed when ctx ends or when changes can no longer be heard of: then ask the store, and Watch again. A store that
+	// never hears of others' changes returns an error wrapping errors.ErrUnsupported.
+	Watch(ctx context.Context) (<-chan struct{}, error)
 }
 
 // Tx is a transaction. Look-ups of one thing return an error wrapping key.ErrNotFound when it is not there; every

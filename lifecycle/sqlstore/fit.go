@@ -1,16 +1,9 @@
 package sqlstore
 
 import (
-	"database/sql"
-
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 )
-
-// rows runs a query.
-func (t *transaction) rows(query string, args ...any) (*sql.Rows, error) {
-	return t.tx.QueryContext(t.ctx, query, args...)
-}
 
 func (t *transaction) KEKs(kind lifecycle.KEKKind) ([]lifecycle.KEK, error) {
 	rows, err := t.rows("SELECT name, id, kcv, created FROM keks WHERE kind = ? ORDER BY name", string(kind))

@@ -1,7 +1,6 @@
 package sqlstore
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -10,44 +9,6 @@ import (
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 )
-
-// transaction is a lifecycle.Tx.
-type transaction struct {
-	ctx      context.Context
-	tx       *sql.Tx
-	writable bool
-	changed  bool // something that gateways must hear of
-	erased   bool // material
-}
-
-var errReadOnly = errors.New("store: a change in a read-only transaction")
-
-// exec runs a change that gateways must hear of.
-func (t *transaction) exec(what, query string, args ...any) (int64, error) {
-	t.changed = true
-	return t.quietly(what, query, args...)
-}
-
-// quietly runs a change that gateways need not hear of, and returns how many rows it touched.
-func (t *transaction) quietly(what, query string, args ...any) (int64, error) {
-	if !t.writable {
-		return 0, errReadOnly
-	}
-	r, err := t.tx.ExecContext(t.ctx, query, args...)
-	if err != nil {
-		return 0, fmt.Errorf("store: %s: %w", what, err)
-	}
-	return r.RowsAffected()
-}
-
-// one runs a change that must touch something.
-func (t *transaction) one(what, query string, args ...any) error {
-	n, err := t.exec(what, query, args...)
-	if err == nil && n == 0 {
-		return fmt.Errorf("%s: %w", what, key.ErrNotFound)
-	}
-	return err
-}
 
 func millis(at time.Time) int64 {
 	if at.IsZero() {
@@ -64,7 +25,7 @@ func when(ms int64) time.Time {
 }
 
 func (t *transaction) Epoch() (e uint64, err error) {
-	err = t.tx.QueryRowContext(t.ctx, "SELECT epoch FROM epoch").Scan(&e)
+	err = t.row("SELECT epoch FROM epoch").Scan(&e)
 	return e, err
 }
 
@@ -98,14 +59,10 @@ func (t *transaction) EraseMaterial(id key.ID) error {
 }
 
 func (t *transaction) AddUses(id key.ID, n uint64) (total uint64, err error) {
-	k, err := t.quietly("version", "UPDATE versions SET uses = uses + ? WHERE id = ?", n, id[:])
-	if err != nil {
-		return 0, err
-	}
-	if k == 0 {
+	err = t.returning("UPDATE versions SET uses = uses + ? WHERE id = ? RETURNING uses", n, id[:]).Scan(&total)
+	if errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("version %s: %w", id, key.ErrNotFound)
 	}
-	err = t.tx.QueryRowContext(t.ctx, "SELECT uses FROM versions WHERE id = ?", id[:]).Scan(&total)
 	return total, err
 }
 
@@ -134,19 +91,19 @@ func scanVersion(scan func(...any) error) (*key.Version, error) {
 // Version reads one version. A key without a primary version is a matter of state, not of being there.
 func (t *transaction) Version(r key.Ref) (*key.Version, error) {
 	q := "SELECT " + versionColumns + " FROM keys k JOIN versions v ON v.key_id = k.id AND v.number = "
-	var row *sql.Row
+	var found *sql.Row
 	if r.Version == 0 {
-		row = t.tx.QueryRowContext(t.ctx, q+"k.primary_version WHERE k.name = ?", r.Name)
+		found = t.row(q+"k.primary_version WHERE k.name = ?", r.Name)
 	} else {
-		row = t.tx.QueryRowContext(t.ctx, q+"? WHERE k.name = ?", r.Version, r.Name)
+		found = t.row(q+"? WHERE k.name = ?", r.Version, r.Name)
 	}
-	v, err := scanVersion(row.Scan)
+	v, err := scanVersion(found.Scan)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return v, err
 	}
 	if r.Version == 0 {
 		var n int
-		err := t.tx.QueryRowContext(t.ctx, "SELECT 1 FROM keys WHERE name = ?", r.Name).Scan(&n)
+		err := t.row("SELECT 1 FROM keys WHERE name = ?", r.Name).Scan(&n)
 		if err == nil {
 			return nil, fmt.Errorf("%w: %s has no active version", key.ErrState, r.Name)
 		}
@@ -178,7 +135,7 @@ func (t *transaction) Keys(after string, limit int) ([]*key.Key, error) {
 }
 
 func (t *transaction) keys(where string, args ...any) ([]*key.Key, error) {
-	rows, err := t.tx.QueryContext(t.ctx, "SELECT id, name, algorithm, usages, pool, primary_version, created FROM keys "+where, args...)
+	rows, err := t.rows("SELECT id, name, algorithm, usages, pool, primary_version, created FROM keys "+where, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +158,7 @@ func (t *transaction) keys(where string, args ...any) ([]*key.Key, error) {
 
 // versions gives each of keys, which are in the order of their names, its versions; where chooses the same keys.
 func (t *transaction) versions(keys []*key.Key, where string, args ...any) error {
-	rows, err := t.tx.QueryContext(t.ctx, "SELECT "+versionColumns+" FROM keys k JOIN versions v ON v.key_id = k.id WHERE "+where+" ORDER BY k.name, v.number", args...)
+	rows, err := t.rows("SELECT "+versionColumns+" FROM keys k JOIN versions v ON v.key_id = k.id WHERE "+where+" ORDER BY k.name, v.number", args...)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -13,17 +14,13 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations
 var migrations embed.FS
 
-// migrate brings the schema up to date. A schema newer than this program is refused: it would write what the newer one
-// does not expect.
-func (s *Store) migrate(ctx context.Context) error {
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.write, dir)
+// migrate brings the schema up to date; the caller sees to it that nobody else does so too. A schema newer than this program is
+// refused: it would write what the newer one does not expect.
+func migrate(ctx context.Context, d goose.Dialect, db *sql.DB) error {
+	p, err := provider(d, db)
 	if err != nil {
 		return err
 	}
@@ -37,6 +34,14 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+func provider(d goose.Dialect, db *sql.DB) (*goose.Provider, error) {
+	dir, err := fs.Sub(migrations, map[goose.Dialect]string{goose.DialectSQLite3: "migrations/sqlite", goose.DialectPostgres: "migrations/postgres"}[d])
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(d, db, dir)
 }
 
 // lock keeps other processes from preparing a database in dir at the same time: two that both find it empty would both

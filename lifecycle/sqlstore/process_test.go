@@ -13,6 +13,7 @@ import (
 
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
+	"keyway/lifecycle/storetest/pgtest"
 )
 
 // childEnv in the environment makes the test binary another process that works on the file it names.
@@ -24,7 +25,9 @@ const changes = 100
 func TestMain(m *testing.M) {
 	path := os.Getenv(childEnv)
 	if path == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		pgtest.Stop()
+		os.Exit(code)
 	}
 	if err := work(path, os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -10,18 +10,18 @@ import (
 	"keyway/lifecycle/key"
 )
 
-// put writes a document.
+// put writes a document, which is the first argument of the query.
 func (t *transaction) put(what, query string, doc any, args ...any) (int64, error) {
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return 0, fmt.Errorf("store: %s: %w", what, err)
 	}
-	return t.exec(what, query, append(args, string(b))...)
+	return t.exec(what, query, append([]any{string(b)}, args...)...)
 }
 
 // documents reads the documents of a query.
 func documents[T any](t *transaction, query string, args ...any) ([]T, error) {
-	rows, err := t.tx.QueryContext(t.ctx, query, args...)
+	rows, err := t.rows(query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -42,12 +42,12 @@ func documents[T any](t *transaction, query string, args ...any) ([]T, error) {
 }
 
 func (t *transaction) InsertClient(c key.Client) error {
-	_, err := t.put("client "+c.Name, "INSERT INTO clients (name, document) VALUES (?, ?)", c, c.Name)
+	_, err := t.put("client "+c.Name, "INSERT INTO clients (document, name) VALUES (?, ?)", c, c.Name)
 	return err
 }
 
 func (t *transaction) UpdateClient(c key.Client) error {
-	n, err := t.put("client "+c.Name, "REPLACE INTO clients (name, document) SELECT name, ?2 FROM clients WHERE name = ?1", c, c.Name)
+	n, err := t.put("client "+c.Name, "UPDATE clients SET document = ? WHERE name = ?", c, c.Name)
 	if err == nil && n == 0 {
 		return fmt.Errorf("client %s: %w", c.Name, key.ErrNotFound)
 	}
@@ -73,12 +73,15 @@ func (t *transaction) Clients() ([]key.Client, error) {
 	return documents[key.Client](t, "SELECT document FROM clients ORDER BY name")
 }
 
-func (t *transaction) InsertGrant(g key.Grant) (int64, error) {
-	if _, err := t.put("grant", "INSERT INTO grants (document) VALUES (?)", g); err != nil {
+func (t *transaction) InsertGrant(g key.Grant) (id int64, err error) {
+	b, err := json.Marshal(g)
+	if err != nil {
+		return 0, fmt.Errorf("store: grant: %w", err)
+	}
+	if err := t.raise(); err != nil {
 		return 0, err
 	}
-	var id int64
-	err := t.tx.QueryRowContext(t.ctx, "SELECT last_insert_rowid()").Scan(&id)
+	err = t.returning("INSERT INTO grants (document) VALUES (?) RETURNING id", string(b)).Scan(&id)
 	return id, err
 }
 
@@ -88,11 +91,31 @@ func (t *transaction) DeleteGrant(id int64) error {
 
 // Grants reads the grants; the ID in the table counts, not the one in the document, which was written before it was known.
 func (t *transaction) Grants() ([]key.Grant, error) {
-	return documents[key.Grant](t, "SELECT json_set(document, '$.id', id) FROM grants ORDER BY id")
+	rows, err := t.rows("SELECT id, document FROM grants ORDER BY id")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []key.Grant{}
+	for rows.Next() {
+		var id int64
+		var b string
+		var g key.Grant
+		if err := rows.Scan(&id, &b); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(b), &g); err != nil {
+			return nil, fmt.Errorf("store: grant %d does not parse: %w", id, err)
+		}
+		g.ID = id
+		out = append(out, g)
+	}
+	return out, rows.Err()
 }
 
 func (t *transaction) PutKEK(k lifecycle.KEK) error {
-	_, err := t.exec("KEK "+k.Name, "REPLACE INTO keks (kind, name, id, kcv, created) VALUES (?,?,?,?,?)", string(k.Kind), k.Name, k.ID[:], k.KCV, millis(k.Created))
+	_, err := t.exec("KEK "+k.Name, `INSERT INTO keks (kind, name, id, kcv, created) VALUES (?,?,?,?,?)
+		ON CONFLICT (kind, name) DO UPDATE SET id = excluded.id, kcv = excluded.kcv, created = excluded.created`, string(k.Kind), k.Name, k.ID[:], k.KCV, millis(k.Created))
 	return err
 }
 
@@ -100,7 +123,7 @@ func (t *transaction) KEK(kind lifecycle.KEKKind, name string) (*lifecycle.KEK, 
 	k := lifecycle.KEK{Kind: kind, Name: name}
 	var id []byte
 	var created int64
-	err := t.tx.QueryRowContext(t.ctx, "SELECT id, kcv, created FROM keks WHERE kind = ? AND name = ?", string(kind), name).Scan(&id, &k.KCV, &created)
+	err := t.row("SELECT id, kcv, created FROM keks WHERE kind = ? AND name = ?", string(kind), name).Scan(&id, &k.KCV, &created)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("%s KEK %s: %w", kind, name, key.ErrNotFound)
 	}
@@ -110,7 +133,8 @@ func (t *transaction) KEK(kind lifecycle.KEKKind, name string) (*lifecycle.KEK, 
 }
 
 func (t *transaction) PutMember(m lifecycle.MemberRecord) error {
-	_, err := t.put("member "+m.Name, "REPLACE INTO members (pool, name, document) VALUES (?,?,?)", m, m.Pool, m.Name)
+	_, err := t.put("member "+m.Name, `INSERT INTO members (document, pool, name) VALUES (?,?,?)
+		ON CONFLICT (pool, name) DO UPDATE SET document = excluded.document`, m, m.Pool, m.Name)
 	return err
 }
 

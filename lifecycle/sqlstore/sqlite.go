@@ -1,5 +1,3 @@
-// Package sqlstore keeps the lifecycle's state in a SQL database: SQLite,
-// embedded, is the default. It is the one package that imports database drivers.
 package sqlstore
 
 import (
@@ -14,21 +12,21 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
-
-	"keyway/lifecycle"
 )
 
-// Store is a lifecycle.Store on SQLite. Several processes on one machine may share the file.
-type Store struct {
-	read  *sql.DB
-	write *sql.DB // one connection: SQLite has one writer anyway, and waiting here is fairer than in its lock
+// sqliteDialect: there is one writer, which waits for the others' when it begins, so that nothing is ever in conflict.
+var sqliteDialect = &dialect{
+	raise:   "UPDATE epoch SET epoch = epoch + 1",
+	trouble: func(error) trouble { return noTrouble },
+	unsure:  func(error) bool { return false },
+	advise:  adviseSQLite,
+	erased:  truncate,
 }
 
-var _ lifecycle.Store = (*Store)(nil)
-
 // Open opens the database file at path, makes it (mode 0600) when it is not there, and brings
-// its schema up to date. A schema newer than this program is refused.
+// its schema up to date. A schema newer than this program is refused. Several processes on one machine may share the file.
 func Open(ctx context.Context, path string) (*Store, error) {
 	if err := makeFile(path); err != nil {
 		return nil, fmt.Errorf("store %s: %w: give a directory that exists and that this user may write to", path, err)
@@ -37,7 +35,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", path, err)
 	}
-	write.SetMaxOpenConns(1)
+	write.SetMaxOpenConns(1) // SQLite has one writer anyway, and waiting here is fairer than in its lock
 	read, err := sql.Open("sqlite", dsn(path, "deferred"))
 	if err != nil {
 		_ = write.Close()
@@ -45,9 +43,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	read.SetMaxOpenConns(4)
 	read.SetMaxIdleConns(4)
-	s := &Store{read: read, write: write}
+	s := &Store{read: read, write: write, dialect: sqliteDialect}
 	if err := s.prepare(ctx, filepath.Dir(path)); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", path, advise(err)), s.Close())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", path, adviseSQLite(err)), s.Close())
 	}
 	return s, nil
 }
@@ -96,7 +94,7 @@ func (s *Store) prepare(ctx context.Context, dir string) error {
 	if err := s.look(ctx); err != nil {
 		return err
 	}
-	return s.migrate(ctx)
+	return migrate(ctx, goose.DialectSQLite3, s.write)
 }
 
 // look reads the first page of every table, so that a damaged file is noticed as such and at once. Checking all
@@ -132,48 +130,10 @@ func (s *Store) tables(ctx context.Context) (out []string, err error) {
 	return out, rows.Err()
 }
 
-// Close closes the database.
-func (s *Store) Close() error { return errors.Join(s.read.Close(), s.write.Close()) }
-
-// View runs f in a read-only transaction.
-func (s *Store) View(ctx context.Context, f func(lifecycle.Tx) error) error {
-	tx, err := s.read.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("store: %w", advise(err))
-	}
-	defer func() { _ = tx.Rollback() }()
-	return advise(f(&transaction{ctx: ctx, tx: tx}))
-}
-
-// Update runs f in one serialisable transaction. If f changed what gateways must hear of, the epoch is raised in it.
-func (s *Store) Update(ctx context.Context, f func(lifecycle.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("store: %w", advise(err))
-	}
-	defer func() { _ = tx.Rollback() }()
-	t := &transaction{ctx: ctx, tx: tx, writable: true}
-	if err := f(t); err != nil {
-		return advise(err)
-	}
-	if t.changed {
-		if _, err := tx.ExecContext(ctx, "UPDATE epoch SET epoch = epoch + 1"); err != nil {
-			return fmt.Errorf("store: %w", advise(err))
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("store: %w", advise(err))
-	}
-	if t.erased {
-		s.truncate(ctx)
-	}
-	return nil
-}
-
 // truncate empties the write-ahead log, in which what was erased still stands. Where a reader is in the way the log
 // is emptied after a later change; what is erased there is wrapped in any case.
-func (s *Store) truncate(ctx context.Context) {
+func truncate(ctx context.Context, db *sql.DB) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	_, _ = s.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	_, _ = db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 }

@@ -20,8 +20,8 @@ var advice = map[int]string{
 	sqlite3.SQLITE_BUSY:     "another process has been writing to the file for too long: end it if it hangs",
 }
 
-// advise adds the advice to an error of SQLite, and leaves every other as it is.
-func advise(err error) error {
+// adviseSQLite adds the advice to an error of SQLite, and leaves every other as it is.
+func adviseSQLite(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
 		return err
