@@ -15,8 +15,9 @@ all: build
 help: ## this list
 	@sed -n 's/^\([a-zA-Z0-9_/-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-build: ## build bin/keyway
+build: ## build bin/keyway and bin/auditverify
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/keyway ./cmd/keyway
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/auditverify ./cmd/auditverify
 
 faulthsm: deps ## build bin/faulthsm.so, the PKCS#11 module that makes calls fail, and bin/faulthsm-lint
 	$(GO) run ./loadtest/faulthsm/build bin

@@ -22,7 +22,7 @@ var rooms = [][]string{
 	{"keyway/gateway", "keyway/lifecycle"},
 	{"keyway/lifecycle/storetest"},
 	{"keyway/lifecycle/sqlstore", "keyway/lifecycle/adminapi"},
-	{"keyway/cmd/keyway", "keyway/loadtest"},
+	{"keyway/cmd/keyway", "keyway/cmd/auditverify", "keyway/loadtest"},
 }
 
 // owners names who alone may import a module (a prefix of import paths).
@@ -134,6 +134,26 @@ func TestArchitectureModulesHaveOwners(t *testing.T) {
 	for module := range owners {
 		if !seen[module] {
 			t.Errorf("nobody imports %s any more: take it out of the table", module)
+		}
+	}
+}
+
+// The auditor's program is to be read and built by others: of ours it holds the log and the vocabulary only, and nothing that
+// opens a connection, a database or a library.
+func TestArchitectureAuditverifyIsSmall(t *testing.T) {
+	out, err := goList("-deps", "./cmd/auditverify")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if len(deps) < 20 {
+		t.Fatalf("only %d packages were looked at", len(deps))
+	}
+	for _, d := range deps {
+		ours := strings.HasPrefix(d, "keyway/") && d != "keyway/cmd/auditverify" && d != "keyway/lifecycle/audit" && d != "keyway/lifecycle/key"
+		module := strings.Contains(strings.SplitN(d, "/", 2)[0], ".") && !strings.HasPrefix(d, "golang.org/x/mod/sumdb/")
+		if ours || module || d == "net/http" || d == "database/sql" || d == "plugin" || d == "os/exec" {
+			t.Errorf("auditverify holds %s", d)
 		}
 	}
 }

@@ -96,6 +96,7 @@ func openUnverified(msg []byte) (*note.Note, error) {
 // Signed is a checkpoint with what its signatures are worth.
 type Signed struct {
 	Checkpoint
+	Note string      // the whole note
 	Good []Signature // by trusted keys, and valid
 	Bad  []Signature // under the name and number of a trusted key, and not valid: a forgery, or damage
 	// Unknown are signatures by keys that are not trusted; they say nothing.
@@ -123,7 +124,7 @@ func OpenCheckpoint(msg []byte, trusted []note.Verifier) (*Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Signed{Checkpoint: c}
+	out := &Signed{Checkpoint: c, Note: string(msg), Good: []Signature{}, Bad: []Signature{}, Unknown: []Signature{}}
 	for _, sig := range n.UnverifiedSigs {
 		raw, err := base64.StdEncoding.DecodeString(sig.Base64)
 		if err != nil || len(raw) < 5 {

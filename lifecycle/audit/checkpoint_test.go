@@ -24,7 +24,7 @@ type keys struct {
 	vkeys                  []string // in the same order
 }
 
-func newKeys(t testing.TB) keys {
+func newKeys(t tb) keys {
 	t.Helper()
 	skey, vkey, err := note.GenerateKey(rand.Reader, string(origin))
 	if err != nil {
@@ -69,7 +69,7 @@ func token(k *ecdsa.PrivateKey) func([]byte) ([]byte, error) {
 	}
 }
 
-func (k keys) trusted(t testing.TB, which ...int) []note.Verifier {
+func (k keys) trusted(t tb, which ...int) []note.Verifier {
 	t.Helper()
 	var out []note.Verifier
 	for _, i := range which {

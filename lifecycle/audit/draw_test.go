@@ -136,7 +136,7 @@ func drawEntry(t *rapid.T, a Action) *Entry {
 	if rapid.Bool().Draw(t, "planned") {
 		e.Plan = drawID.Draw(t, "plan")
 	}
-	if e.Actor.Auth == ByNothing {
+	if e.Actor.Auth == ByNothing || a == LoginRefused {
 		e.Outcome = Refused
 	}
 	return e

@@ -40,7 +40,7 @@ type Actor struct {
 // Object is what it was done to. Which fields are used depends on the kind.
 type Object struct {
 	Kind   ObjectKind
-	Name   Name
+	Name   Name   // of a person: their [Principal]
 	Number Number // the version of a key, the number of a grant
 	ID     key.ID
 }
@@ -98,6 +98,9 @@ func (e *Entry) check(of sets) error {
 	if e.Actor.Auth == ByNothing && e.Outcome == Done {
 		return fmt.Errorf("an actor who is not authenticated has done something")
 	}
+	if e.Action == LoginRefused && e.Outcome != Refused {
+		return fmt.Errorf("a login that is not refused is no entry")
+	}
 	if err := e.Object.check(); err != nil {
 		return err
 	}
@@ -110,7 +113,11 @@ func (o *Object) check() error {
 		return fmt.Errorf("unknown kind of object %q", string(o.Kind))
 	}
 	if p.name {
-		if err := o.Name.check(); err != nil {
+		err := o.Name.check()
+		if o.Kind == KindPerson { // is called as it is when it acts
+			err = matches(principalRE, "principal", string(o.Name))
+		}
+		if err != nil {
 			return fmt.Errorf("object: %w", err)
 		}
 	}

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -30,6 +31,14 @@ func Resume(size int64, r tlog.HashReader) (Tree, error) {
 		return Tree{}, fmt.Errorf("audit: reading the hashes of a log of %d entries: %w", size, err)
 	}
 	return t, nil
+}
+
+// resumePeaks returns the tree of size entries with these subtrees.
+func resumePeaks(size int64, peaks []tlog.Hash) (Tree, error) {
+	if size < 0 || size > maxNumber || len(peaks) != bits.OnesCount64(uint64(size)) {
+		return Tree{}, fmt.Errorf("audit: a log of %d entries does not have %d subtrees", size, len(peaks))
+	}
+	return Tree{size, peaks}, nil
 }
 
 // Size returns the number of entries, which is the sequence number of the next one.

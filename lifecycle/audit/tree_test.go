@@ -25,7 +25,7 @@ func (m *memory) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 }
 
 // add appends a batch as a store would.
-func (m *memory) add(t testing.TB, b Batch) {
+func (m *memory) add(t tb, b Batch) {
 	t.Helper()
 	if b.First != int64(len(m.leaves)) || b.Index != int64(len(m.hashes)) {
 		t.Fatalf("the batch wants to be at entry %d and hash %d, and there are %d and %d", b.First, b.Index, len(m.leaves), len(m.hashes))
