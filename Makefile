@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK      := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULN_DATABASE    := https://vuln.go.dev/index/db.json
 
-.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench load chaos deps clean
+.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench scale load chaos deps clean
 
 all: build
 
@@ -72,6 +72,9 @@ fuzz: ## each fuzz target for FUZZ_TIME
 
 bench: deps build ## side by side: raw PKCS#11, pool, pool with workers, HTTP
 	$(GO) run ./loadtest/bench -keyway bin/keyway
+
+scale: deps build ## members with a service time, few handles, many connections, a greedy client, a busy device; JSON in bin/scale.json
+	$(GO) run ./loadtest/bench -scale -keyway bin/keyway -json bin/scale.json
 
 load: deps build bin/k6 ## a short load test against a keyway dev of its own
 	$(GO) run ./loadtest/load -keyway bin/keyway -k6 bin/k6

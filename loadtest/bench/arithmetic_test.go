@@ -187,7 +187,7 @@ func TestOperationsAreChosen(t *testing.T) {
 func TestAReportStandsBetweenItsMarks(t *testing.T) {
 	f := func(old, want string) {
 		t.Helper()
-		if got := string(between([]byte(old), []byte("new\n"))); got != want {
+		if got := string(between([]byte(old), beginMark, endMark, []byte("new\n"))); got != want {
 			t.Errorf("into %q: %q, want %q", old, got, want)
 		}
 	}

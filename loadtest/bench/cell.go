@@ -119,3 +119,9 @@ func drive(ctx context.Context, c *cell, n int, d time.Duration, do func(ctx con
 	}
 	return context.Cause(ctx)
 }
+
+// idle is the share of the processors' time that nobody used and nobody withheld.
+func (c *cell) idle() float64 {
+	whole := float64(c.elapsed) * float64(runtime.NumCPU())
+	return max(0, 1-float64(c.own+c.server+c.workers+c.others+c.stolen)/whole)
+}

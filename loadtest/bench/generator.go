@@ -22,6 +22,7 @@ type generator struct {
 	conns   []*connection
 	events  []unix.EpollEvent
 	request []byte
+	want    []byte // the body of every right answer; nil where they differ, and samples are verified
 }
 
 // connection is one connection with at most one request on its way.
@@ -57,12 +58,26 @@ func newGenerator(addr netip.AddrPort, n int, request []byte) (*generator, error
 	return g, nil
 }
 
-func dial(addr netip.AddrPort) (*connection, error) {
+func dial(addr netip.AddrPort) (*connection, error) { return dialFrom(netip.Addr{}, addr, 64<<10) }
+
+// dialFrom connects from a source address, if that is valid, and has room for an answer of some bytes.
+func dialFrom(source netip.Addr, addr netip.AddrPort, room int) (*connection, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{fd: fd, in: make([]byte, 0, 64<<10)}
+	c := &connection{fd: fd, in: make([]byte, 0, room)}
+	if source.IsValid() {
+		// The port is chosen when connecting, so it need be free towards addr only.
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: source.As4()})
+		}
+		if err != nil {
+			_ = unix.Close(fd)
+			return nil, err
+		}
+	}
 	if err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err == nil {
 		if err = unix.SetNonblock(fd, true); err == nil {
 			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -87,7 +102,7 @@ func (g *generator) Close() {
 func (g *generator) run(ctx context.Context, c *cell, d time.Duration) error {
 	deadline := time.Now().Add(d)
 	for _, conn := range g.conns {
-		if err := g.send(conn, time.Now()); err != nil {
+		if err := send(conn, g.request, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -111,6 +126,9 @@ func (g *generator) run(ctx context.Context, c *cell, d time.Duration) error {
 			if body == nil {
 				continue // there is more to come
 			}
+			if g.want != nil && !bytes.Equal(body, g.want) {
+				return fmt.Errorf("an answer is %q, not %q", body, g.want)
+			}
 			now := time.Now()
 			c.times.add(now.Sub(conn.sent))
 			c.ops++
@@ -122,7 +140,7 @@ func (g *generator) run(ctx context.Context, c *cell, d time.Duration) error {
 				waiting--
 				continue
 			}
-			if err := g.send(conn, now); err != nil {
+			if err := send(conn, g.request, now); err != nil {
 				return err
 			}
 		}
@@ -131,14 +149,14 @@ func (g *generator) run(ctx context.Context, c *cell, d time.Duration) error {
 }
 
 // send writes the request. It is small and the last one was answered, so the socket has room for it.
-func (g *generator) send(c *connection, now time.Time) error {
+func send(c *connection, request []byte, now time.Time) error {
 	c.in, c.sent = c.in[:0], now
-	n, err := unix.Write(c.fd, g.request)
+	n, err := unix.Write(c.fd, request)
 	if err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}
-	if n != len(g.request) {
-		return fmt.Errorf("only %d of %d bytes of a request could be sent at once", n, len(g.request))
+	if n != len(request) {
+		return fmt.Errorf("only %d of %d bytes of a request could be sent at once", n, len(request))
 	}
 	return nil
 }

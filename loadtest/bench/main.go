@@ -62,6 +62,9 @@ func main() {
 
 // run is the whole command; it returns the exit code: 0 done, 1 failed, 2 usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && strings.TrimLeft(args[0], "-") == "scale" {
+		return runScale(ctx, args[1:], stdout, stderr)
+	}
 	s, out, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -80,7 +83,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var report bytes.Buffer
 	b.report(&report)
 	if out != "" {
-		if err := write(out, report.Bytes()); err != nil {
+		if err := write(out, beginMark, endMark, report.Bytes()); err != nil {
 			fmt.Fprintf(stderr, "bench: %v\n", err)
 			return 1
 		}
@@ -101,22 +104,22 @@ const (
 )
 
 // write writes the report to a file, or between the marks of one that has them.
-func write(file string, report []byte) error {
+func write(file, begin, end string, report []byte) error {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.WriteFile(file, between(old, report), 0o644)
+	return os.WriteFile(file, between(old, begin, end, report), 0o644)
 }
 
 // between returns old with what stands between its marks replaced by report, or report alone.
-func between(old, report []byte) []byte {
-	head, rest, begins := bytes.Cut(old, []byte(beginMark))
-	_, tail, ends := bytes.Cut(rest, []byte(endMark))
+func between(old []byte, begin, end string, report []byte) []byte {
+	head, rest, begins := bytes.Cut(old, []byte(begin))
+	_, tail, ends := bytes.Cut(rest, []byte(end))
 	if !begins || !ends {
 		return report
 	}
-	return slices.Concat(head, []byte(beginMark), report, []byte(endMark), tail)
+	return slices.Concat(head, []byte(begin), report, []byte(end), tail)
 }
 
 // parse reads the command line; out is where the report goes, "" for standard output.
@@ -133,6 +136,7 @@ func parse(args []string, stderr io.Writer) (s *settings, out string, err error)
 	f.IntVar(&s.sessions, "sessions", 16, "sessions of the raw loop, besides 1 and one for each processor; the pool opens 16 on each token")
 	f.DurationVar(&s.settle, "settle", 2500*time.Millisecond, "how long a gateway that has just started is left alone before its memory is read")
 	f.BoolVar(&s.asides, "asides", true, "also measure start, memory and keys not yet loaded")
+	f.Bool("scale", false, "the other measurements, of scale and fairness, whose flags -scale -h lists; it must come first")
 	names := make([]string, len(operations))
 	for i, o := range operations {
 		names[i] = o.name

@@ -77,7 +77,7 @@ func runInstant(ctx context.Context, callers int, long time.Duration) (*cell, er
 			return nil, err
 		}
 	}
-	if err := waitForAll(ctx, p); err != nil {
+	if err := waitFor(ctx, p, members); err != nil {
 		return nil, err
 	}
 	k := &pool.Key{ID: [16]byte{1}}

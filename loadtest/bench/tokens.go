@@ -141,7 +141,7 @@ func (w *workshop) pool(ctx context.Context, name string, isolated bool) (*pool.
 		}
 	}
 	if err == nil {
-		err = waitForAll(ctx, p)
+		err = waitFor(ctx, p, members)
 	}
 	if err != nil {
 		_ = p.Close()
@@ -170,8 +170,8 @@ func (w *workshop) spawn(ctx context.Context, label string) (hsm.Token, error) {
 	return t, nil
 }
 
-// waitForAll waits until every member of p serves.
-func waitForAll(ctx context.Context, p *pool.Pool) error {
+// waitFor waits until n members of p serve.
+func waitFor(ctx context.Context, p *pool.Pool, n int) error {
 	for {
 		active, why := 0, ""
 		for _, m := range p.Stat().Members {
@@ -181,13 +181,13 @@ func waitForAll(ctx context.Context, p *pool.Pool) error {
 				why = m.Reason
 			}
 		}
-		if active == members {
+		if active == n {
 			return nil
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d members of pool %s serve (%s): %w", active, members, p.Stat().Pool, why, ctx.Err())
+			return fmt.Errorf("%d of %d members of pool %s serve (%s): %w", active, n, p.Stat().Pool, why, ctx.Err())
 		}
 	}
 }

@@ -1,0 +1,149 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"keyway/pool"
+)
+
+// The device that says that it is busy: so many calls at once of so long each.
+const (
+	busyAbove   = 10
+	busyService = 5 * time.Millisecond
+	busyCallers = 64
+)
+
+// adaptiveRow is what a number of sessions got out of devices that do busyAbove calls at once.
+type adaptiveRow struct {
+	Members  int `json:"members"`
+	Sessions int `json:"sessions"` // of each member
+	// Permits is how many calls at once the pool allowed itself, on the mean; the fixed limits never meet the device's.
+	Permits float64       `json:"permits"`
+	Rate    float64       `json:"rate"`    // of right answers
+	Busy    float64       `json:"busy"`    // share of the calls that the device refused
+	Refused float64       `json:"refused"` // share of the requests that were refused for it
+	P50     time.Duration `json:"p50_ns"`
+	P99     time.Duration `json:"p99_ns"`
+}
+
+// adaptiveFigure is how near the pool comes to the best limit of a device that refuses what is above it.
+type adaptiveFigure struct {
+	AtOnce  int           `json:"at_once"`
+	Service time.Duration `json:"service_ns"`
+	Rows    []adaptiveRow `json:"rows"`
+}
+
+func runAdaptive(ctx context.Context, s *scale) (result, error) {
+	f := &adaptiveFigure{AtOnce: busyAbove, Service: busyService}
+	for _, r := range []adaptiveRow{
+		{Members: 1, Sessions: 5}, {Members: 1, Sessions: busyAbove}, {Members: 1, Sessions: 12}, {Members: 1, Sessions: 16}, {Members: 1, Sessions: 64},
+		{Members: 3, Sessions: busyAbove}, {Members: 3, Sessions: 64},
+	} {
+		if err := s.adapt(ctx, &r); err != nil {
+			return nil, fmt.Errorf("%d sessions: %w", r.Sessions, err)
+		}
+		f.Rows = append(f.Rows, r)
+		s.note("  %d × %d sessions: %.1f permits, %s/s, %.1f %% busy, %.2f %% refused", r.Members, r.Sessions, r.Permits, thousands(r.Rate), 100*r.Busy, 100*r.Refused)
+	}
+	return f, nil
+}
+
+// adapt fills in one row.
+func (s *scale) adapt(ctx context.Context, r *adaptiveRow) (err error) {
+	tokens := make([]*timed, r.Members)
+	for i := range tokens {
+		tokens[i] = &timed{mean: busyService, spread: fairSpread, most: busyAbove}
+	}
+	p, err := timedPool(ctx, tokens, pool.MemberConfig{Sessions: r.Sessions})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	k := timedKey(0)
+	var refused, asked atomic.Int64
+	do := func(ctx context.Context, _ int) ([]byte, error) {
+		for {
+			asked.Add(1)
+			out, err := askTimed(ctx, p, k)
+			if !errors.Is(err, pool.ErrOverloaded) {
+				return out, err
+			}
+			refused.Add(1)
+			time.Sleep(busyService) // who is refused asks again later; the answer's time counts from the beginning
+		}
+	}
+	if err := drive(ctx, &cell{}, busyCallers*r.Members, s.duration/2, do); err != nil { // until the limit is found
+		return err
+	}
+	refused.Store(0)
+	asked.Store(0)
+	calls, busy := busyTotals(tokens)
+	permits := watchPermits(p)
+	c, err := s.measure(&meter{}, func(c *cell) error { return drive(ctx, c, busyCallers*r.Members, s.duration, do) })
+	r.Permits = permits()
+	if err != nil {
+		return err
+	}
+	calls2, busy2 := busyTotals(tokens)
+	r.Rate, r.P50, r.P99 = c.rate(), c.times.percentile(50), c.times.percentile(99)
+	r.Busy = float64(busy2-busy) / float64(max(1, calls2-calls+busy2-busy))
+	r.Refused = float64(refused.Load()) / float64(max(1, asked.Load()))
+	return nil
+}
+
+// busyTotals adds up the calls that tokens did and that they refused.
+func busyTotals(tokens []*timed) (calls, busy int64) {
+	for _, t := range tokens {
+		calls += t.calls.Load()
+		busy += t.refused.Load()
+	}
+	return calls, busy
+}
+
+// watchPermits looks at the permits of a pool's members now and then; the function it returns ends that and tells their mean.
+func watchPermits(p *pool.Pool) func() float64 {
+	stop, done := make(chan struct{}), make(chan struct{})
+	sum, n := 0, 0
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				for _, m := range p.Stat().Members {
+					sum, n = sum+m.Permits, n+1
+				}
+			}
+		}
+	}()
+	return func() float64 {
+		close(stop)
+		<-done
+		return float64(sum) / float64(max(1, n))
+	}
+}
+
+func (f *adaptiveFigure) table(w io.Writer) {
+	fmt.Fprintf(w, "The device does %d calls at once, %s each on the mean, and says that it is busy above.\n\n", f.AtOnce, micros(f.Service))
+	fmt.Fprintf(w, "| members | sessions of each | permits, on the mean | operations/s | of the best fixed limit | calls refused by the device | requests refused | p50 | p99 |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	best := map[int]float64{}
+	for _, r := range f.Rows {
+		if r.Sessions <= f.AtOnce {
+			best[r.Members] = max(best[r.Members], r.Rate)
+		}
+	}
+	for _, r := range f.Rows {
+		fmt.Fprintf(w, "| %d | %d | %.1f | %s | %.0f %% | %.2f %% | %.2f %% | %s | %s |\n", r.Members, r.Sessions, r.Permits, thousands(r.Rate), 100*r.Rate/max(1, best[r.Members]),
+			100*r.Busy, 100*r.Refused, micros(r.P50), micros(r.P99))
+	}
+}
