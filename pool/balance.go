@@ -13,9 +13,12 @@ type load struct {
 	ewma     [classes]atomic.Uint64 // float64 bits, nanoseconds
 	sampled  [classes]atomic.Int64  // UnixNano of the last sample
 	failed   [classes]atomic.Int64  // failures since the last success
+	usual    [classes]pace          // without what failures add to the average
+	paces    [sorts]pace
 	inflight atomic.Int64
 	heard    atomic.Int64 // UnixNano of the last answer, or of when something came to an idle member
 	erred    atomic.Int64 // UnixNano of the last failure, of any class
+	answered atomic.Int64 // UnixNano of the last answer
 	since    atomic.Int64 // UnixNano of the last (re)join
 }
 
@@ -83,7 +86,7 @@ func (l *load) cost(c Class, slow time.Duration, now int64) float64 {
 }
 
 // silence is how long a member may give no answer at all while it has work before others are asked first; at least
-// eight times what an operation usually takes it.
+// four times what nearly all operations of the class stay below.
 const silence = 250 * time.Millisecond
 
 // begin counts an operation that comes to the member at a time.
@@ -93,10 +96,15 @@ func (l *load) begin(at time.Time) {
 	}
 }
 
+// silent reports whether the member has work and gives no answers, as one does that hangs.
+func (l *load) silent(c Class, now int64) bool {
+	return l.inflight.Load() > 0 && now-l.heard.Load() > int64(max(silence, l.usual[c].times(4)))
+}
+
 // avoided reports whether others are asked first for a class: because the member failed at it just now, or because it has work
 // and gives no answers, as one does that hangs.
 func (l *load) avoided(c Class, now int64) bool {
-	if l.inflight.Load() > 0 && now-l.heard.Load() > max(int64(silence), 8*int64(l.latency(c))) {
+	if l.silent(c, now) {
 		return true
 	}
 	n := l.failed[c].Load()

@@ -30,6 +30,13 @@ func (b *budget) earn() {
 	b.mu.Unlock()
 }
 
+// owe takes one retry whether there is one or not: what must not be refused is paid for by those that come later.
+func (b *budget) owe() {
+	b.mu.Lock()
+	b.saved--
+	b.mu.Unlock()
+}
+
 // spend takes one retry, or reports that there is none.
 func (b *budget) spend() bool {
 	b.mu.Lock()

@@ -29,8 +29,9 @@ type Config struct {
 	// Attempts is the largest number of members whose tokens are asked for one operation. Default 3.
 	Attempts int
 	// Hedge is how long a caller waits for one member before it is sent on to another, within the retry budget, to cut off the
-	// slowest answers; what the first member answers later is thrown away. A few times the usual latency is
-	// sensible. Default 0: only when half of the caller's time is over.
+	// slowest answers; what the first member answers later is thrown away. Default 0: when the operation runs for ten times as
+	// long as 99 of 100 of its sort do on that member, at least 50 ms, and another member answers meanwhile. Whatever is
+	// written, no later than when half of the caller's time is over.
 	Hedge time.Duration
 	// VerifyAll verifies every signature with the key's public half before its caller sees it, which costs this process as much
 	// CPU time as that takes. Without it only the first one of each newly loaded handle is verified.

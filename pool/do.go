@@ -33,6 +33,24 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	p.budget.earn()
 	p.doubts.earn()
 	class, client := classOf(op.Kind), ClientOf(ctx)
+	out, slow, err := p.ask(ctx, client, class, k, &op)
+	if err == nil || slow == nil || ctx.Err() != nil || hsm.FaultOf(err) == hsm.Caller || !slow.able() {
+		return out, err
+	}
+	// It was sent on only to find no better member. The one it was sent on from may have been no more than slow.
+	p.budget.owe()
+	p.retries.Add(1)
+	if out, _, again := slow.do(ctx, p.newJob(client, k, &op, class)); again == nil {
+		return out, nil
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, err
+}
+
+// ask is Do, asking no member twice. slow is the last member from which the caller was sent on.
+func (p *Pool) ask(ctx context.Context, client string, class Class, k *Key, op *hsm.Op) (out []byte, slow *member, err error) {
 	var tried [8]*member
 	var last error
 	var opinion opinion
@@ -40,37 +58,41 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	for n, asked := 0, 0; asked < p.cfg.Attempts && n < len(tried); n++ {
 		m, more, err := p.next(client, class, op.Mech.Type, tried[:n], n > 0)
 		if err != nil {
-			return nil, opinion.or(p.verdict(last, err))
+			return nil, slow, opinion.or(p.verdict(last, err))
 		}
 		// Another opinion has a budget of its own.
 		if last != nil && last != opinion.blame && !free(last) && !p.budget.spend() {
-			return nil, opinion.or(p.verdict(last, nil))
+			return nil, slow, opinion.or(p.verdict(last, nil))
 		}
 		if last != nil {
 			p.retries.Add(1)
 		}
 		tried[n] = m
-		j := p.newJob(client, k, &op, class)
+		j := p.newJob(client, k, op, class)
 		if (more || n == 0) && asked+1 < p.cfg.Attempts {
 			j.patience = p.patience(ctx, j.entered)
+			j.hedged = more && p.cfg.Hedge == 0
 		}
 		out, reached, err := opinion.do(ctx, m, j)
 		if err == nil {
 			opinion.disprove(class)
-			return out, nil
+			return out, nil, nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
 		}
 		if hsm.FaultOf(err) == hsm.Caller && !(more && opinion.doubt(p, m, err)) {
-			return nil, err
+			return nil, nil, err
 		}
 		last = err
+		if err == errSlow {
+			slow = m
+		}
 		if reached {
 			asked++
 		}
 	}
-	return nil, opinion.or(p.verdict(last, nil))
+	return nil, slow, opinion.or(p.verdict(last, nil))
 }
 
 // free reports whether another try after err costs none of the retry budget: where nothing was done, or a lost worker took it away, it
@@ -188,13 +210,17 @@ func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
 }
 
 // observe counts one finished operation.
-func (m *member) observe(kind hsm.OpKind, class Class, took, withQueue time.Duration, err error) {
+func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueue time.Duration, err error) {
 	m.operations.Add(1)
-	m.load.heard.Store(time.Now().UnixNano())
+	now := time.Now().UnixNano()
+	m.load.heard.Store(now)
+	m.load.answered.Store(now)
 	m.metrics.record(kind, took, withQueue, hsm.FaultOf(err))
 	switch hsm.FaultOf(err) {
 	case 0:
 		m.load.observe(class, took)
+		m.load.usual[class].observe(took)
+		m.load.paces[sort].observe(took)
 		m.canaryMu.Lock()
 		m.lastCanary, m.canaryErr = time.Now(), nil // a real operation proves as much as a canary
 		m.canaryMu.Unlock()

@@ -35,11 +35,13 @@ type job struct {
 	op     hsm.Op
 	with   func(hsm.Keeper) error
 	class  Class
+	sort   sort
 	client string // who asked
 
 	buf      []byte // backs op.In and op.Mech.AAD
 	entered  time.Time
 	patience time.Duration // how long the caller waits here while another member could serve it, 0 for as long as it takes
+	hedged   bool          // another member can serve the caller, which is sent there sooner when this one takes unusually long
 	limit    time.Duration // how long it may run before it counts as hung
 	started  time.Time     // when running
 	err      error         // what the caller hears
@@ -58,6 +60,7 @@ func (p *Pool) newJob(client string, k *Key, op *hsm.Op, class Class) *job {
 	j.state.Store(queued)
 	j.met.Store(false)
 	j.key, j.class, j.client, j.err, j.with = k, class, client, nil, nil
+	j.sort, j.hedged = sortOf(k, op, class), false
 	j.op.Kind, j.op.Len, j.op.Key, j.op.Err = op.Kind, op.Len, 0, nil
 	j.op.Mech.Type, j.op.Mech.Hash = op.Mech.Type, op.Mech.Hash
 	j.buf = append(append(j.buf[:0], op.In...), op.Mech.AAD...)
@@ -127,6 +130,20 @@ func (j *job) drop(err error) bool {
 // impatient reports whether the caller has waited as long as it will while another member could serve it.
 func (j *job) impatient(now time.Time) bool {
 	return j.patience > 0 && now.Sub(j.entered) >= j.patience
+}
+
+// began is when the job's turn came, or while it waits, when it came.
+func (j *job) began() time.Time {
+	if j.state.Load() == queued {
+		return j.entered
+	}
+	return j.started
+}
+
+// outlying reports whether the job runs so much longer than usual on a member with a pace that its caller is better served by another.
+func (j *job) outlying(now time.Time, p *pace) bool {
+	limit := p.outlier()
+	return j.hedged && limit > 0 && now.Sub(j.started) >= limit
 }
 
 // hurry sends the caller of a running job on to another member; the job goes on, and its member hears of its end.

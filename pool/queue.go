@@ -3,7 +3,6 @@ package pool
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"keyway/hsm"
 )
@@ -201,9 +200,9 @@ func (q *queue) stuck(hung int) bool {
 	return hung >= q.permits.now() && hung >= q.running
 }
 
-// expire sends callers on whose jobs have waited longer than their patience, as far as spend allows. In each line they stand in
-// the order of their arrival, and patience differs little, so it looks at the first ones only.
-func (q *queue) expire(now time.Time, spend func() bool) (sent int) {
+// expire sends callers on whose jobs have waited too long, as goes says. In each line they stand in the order of their arrival,
+// and patience differs little, so it looks at the first ones only.
+func (q *queue) expire(goes func(*job) bool) (sent int) {
 	if q.len() == 0 {
 		return 0
 	}
@@ -214,7 +213,7 @@ func (q *queue) expire(now time.Time, spend func() bool) (sent int) {
 		for i := range s.lines {
 			for l := &s.lines[i]; l.n > 0; {
 				j := l.jobs[l.head]
-				if j.state.Load() == queued && (!j.impatient(now) || !spend()) {
+				if j.state.Load() == queued && !goes(j) {
 					break
 				}
 				late = append(late, l.pop())

@@ -15,14 +15,20 @@ func (p *Pool) otherAble(m *member) bool {
 	return false
 }
 
-// roomElsewhere is how many callers members other than m can take without being more than half full: whom m's watcher sends on
-// gives up a place in a queue, and must not be refused for it.
-func (p *Pool) roomElsewhere(m *member) int {
+// roomElsewhere is how many callers with a job like j members other than m can take without being more than half full: whom m's
+// watcher sends on gives up a place in a queue, and must not be refused for it. brisk: only those count that do such jobs and
+// have answered since this one began, for where everything is slow another try makes it slower.
+func (p *Pool) roomElsewhere(m *member, j *job, brisk bool, now time.Time) int {
 	room := 0
 	for _, o := range *p.members.Load() {
-		if g := o.gen.Load(); o != m && g != nil && o.able() {
-			room += max(0, (g.queue.limit+1)/2-g.queue.len())
+		g := o.gen.Load()
+		if o == m || g == nil || !o.able() || j.op.Mech.Type != 0 && !g.token.Info().Has(j.op.Mech.Type) {
+			continue
 		}
+		if brisk && (o.load.avoided(j.class, now.UnixNano()) || o.load.inflight.Load() > 0 && o.load.answered.Load() < j.began().UnixNano()) {
+			continue
+		}
+		room += max(0, (g.queue.limit+1)/2-g.queue.len())
 	}
 	return room
 }

@@ -172,7 +172,7 @@ func TestAQueueKeepsCount(t *testing.T) {
 			out++
 		}
 		if i%100 == 0 {
-			q.expire(time.Now(), func() bool { return true })
+			q.expire(func(j *job) bool { return j.impatient(time.Now()) })
 		}
 		n := 0
 		for _, s := range q.turns {

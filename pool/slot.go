@@ -61,7 +61,7 @@ func (s *slot) run(j *job) bool {
 		return true // its caller left at this moment
 	}
 	s.set(j)
-	entered, class, kind := j.entered, j.class, j.op.Kind
+	entered, class, kind, sort := j.entered, j.class, j.op.Kind, j.sort
 	lost, err := s.attempt(j)
 	if lost == nil && hsm.FaultOf(err) == hsm.Suspect {
 		err = g.judge(s, err)
@@ -70,7 +70,7 @@ func (s *slot) run(j *job) bool {
 	s.set(nil)
 	s.busy = hsm.FaultOf(err) == hsm.Busy
 	if j.finish(finished, err) {
-		g.m.observe(kind, class, took, time.Since(entered), err)
+		g.m.observe(kind, class, sort, took, time.Since(entered), err)
 	} else {
 		g.hung.Add(-1) // given up before it came back
 		j.wipe()

@@ -49,25 +49,37 @@ func (g *generation) watch(ctx context.Context) error {
 // giveUp reports operations that run longer than their limit as hung: the C call goes on, and its permit stays taken. Callers
 // whose patience has ended go elsewhere before that, while there is an elsewhere; that says nothing about the device yet.
 func (g *generation) giveUp(now time.Time) {
-	room := g.m.pool.roomElsewhere(g.m)
-	spend := func() bool {
-		if room == 0 || !g.m.pool.budget.spend() {
+	m, sent := g.m, 0
+	room := func(j *job, brisk bool) bool { return m.pool.roomElsewhere(m, j, brisk, now) > sent }
+	spend := func(j *job, brisk bool) bool {
+		if !room(j, brisk) || !m.pool.budget.spend() {
 			return false
 		}
-		room--
+		sent++
 		return true
 	}
 	for _, s := range g.slots {
 		s.judge(now, spend)
 	}
-	g.m.slow.Add(uint64(g.queue.expire(now, spend)))
+	m.slow.Add(uint64(g.queue.expire(func(j *job) bool {
+		// Behind calls that give no answers there is nothing to wait for. It costs no budget: nothing was done that is done again.
+		if j.hedged && now.Sub(j.entered) >= outlierMin && m.load.silent(j.class, now.UnixNano()) && room(j, true) {
+			sent++
+			return true
+		}
+		return j.impatient(now) && spend(j, false)
+	})))
 }
 
-// judge is the watcher's look at what runs in one session. spend says whether one more caller may be sent on.
-func (s *slot) judge(now time.Time, spend func() bool) {
+// judge is the watcher's look at what runs in one session. spend says whether one more caller may be sent on, brisk whether only to
+// members that answer.
+func (s *slot) judge(now time.Time, spend func(j *job, brisk bool) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, m := s.job, s.g.m
+	late := func() bool {
+		return !j.met.Load() && (j.impatient(now) && spend(j, false) || j.outlying(now, &m.load.paces[j.sort]) && spend(j, true))
+	}
 	switch {
 	case j == nil || j.state.Load() != running:
 	case now.Sub(j.started) >= j.limit:
@@ -76,7 +88,7 @@ func (s *slot) judge(now time.Time, spend func() bool) {
 		m.hung.Add(1)
 		m.failures.Add(1)
 		m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", j.limit)
-	case j.impatient(now) && !j.met.Load() && spend() && j.hurry():
+	case late() && j.hurry():
 		m.slow.Add(1)
 		m.load.penalise(j.class)
 	}

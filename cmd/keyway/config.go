@@ -79,7 +79,7 @@ type poolConfig struct {
 	BulkTimeout time.Duration            `yaml:"bulk_timeout"`
 	JoinTimeout time.Duration            `yaml:"join_timeout"`
 	VerifyAll   bool                     `yaml:"verify_signatures"` // all of them, not only the first of each loaded key
-	Hedge       time.Duration            `yaml:"hedge"`             // 0: never before half of a request's time is over
+	Hedge       time.Duration            `yaml:"hedge"`             // 0: when an operation takes unusually long
 	Members     []lifecycle.MemberRecord `yaml:"members"`
 	// forget names members that are to be taken out of the store.
 	forget []string
