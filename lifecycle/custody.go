@@ -77,7 +77,7 @@ func (c *Custody) ensure(ctx context.Context, kind KEKKind, name string, s hsm.S
 				return fmt.Errorf("the custody token does not hold the %s KEK %q (CKA_ID %s) that was made in it: is it the right token?", kind, name, k.ID)
 			}
 			s.ID = k.ID[:]
-			h, err = t.Generate(s)
+			h, err = alone(t, k.ID)(t.Generate(s))
 		}
 		if err != nil {
 			return err
@@ -95,6 +95,22 @@ func (c *Custody) ensure(ctx context.Context, kind KEKKind, name string, s hsm.S
 		err = fmt.Errorf("%s KEK %q on the custody token is not the recorded one: its check value is %X, not %X", kind, name, kcv, k.KCV)
 	}
 	return k, err
+}
+
+// alone returns what passes on a key that was just made as a token object, if it is the only one with this ID. Two gateways that share the
+// store may both find that a KEK is not there and make it; who then sees two destroys his own, and finds the other's when he tries again. When
+// both do, a member's back-off, which is by chance, keeps them from meeting again and again.
+func alone(t hsm.Keeper, id key.ID) func(hsm.Handle, error) (hsm.Handle, error) {
+	return func(h hsm.Handle, err error) (hsm.Handle, error) {
+		if err != nil {
+			return 0, err
+		}
+		_, err = t.Find(hsm.ClassSecret, id[:])
+		if errors.Is(err, hsm.ErrAmbiguous) {
+			return 0, fmt.Errorf("another gateway made it at the same moment, which is tried again: %w", errors.Join(err, t.Destroy(h)))
+		}
+		return h, err
+	}
 }
 
 // keyCheckValue is the first 3 bytes of the AES-CMAC of a block of zeros (ANSI X9.24-1).
@@ -195,7 +211,7 @@ func (c *Custody) Provision(pool, member string) func(context.Context, hsm.Keepe
 		if err != nil {
 			return err
 		}
-		h, err := t.UnwrapKey(here, hsm.Mechanism{Type: wrap}, blob, hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: pk.ID[:], Label: "keyway-pool-" + pool, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign})
+		h, err := alone(t, pk.ID)(t.UnwrapKey(here, hsm.Mechanism{Type: wrap}, blob, hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: pk.ID[:], Label: "keyway-pool-" + pool, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign}))
 		if err != nil {
 			return fmt.Errorf("unwrapping the pool KEK: %w", err)
 		}

@@ -92,6 +92,8 @@ type faults struct {
 	step  int // how many there were
 	at    int // which one fails; 0 is none
 	after bool
+	// instead is done just before that step, which then does not fail.
+	instead func()
 }
 
 // do runs one step.
@@ -100,6 +102,10 @@ func (f *faults) do(step func() error) error {
 	f.step++
 	hit, after := f.step == f.at, f.after
 	f.mu.Unlock()
+	if hit && f.instead != nil {
+		f.instead()
+		return step()
+	}
 	if hit && !after {
 		return errBoom
 	}

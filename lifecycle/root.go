@@ -74,7 +74,7 @@ func (c *Custody) exchangeRoot(ctx context.Context, k *KEK, t hsm.Keeper) ([]byt
 		if errors.Is(err, hsm.ErrNotFound) {
 			s := spec
 			s.Extractable = true
-			h, err = ct.Generate(s)
+			h, err = alone(ct, k.ID)(ct.Generate(s))
 		}
 		if err != nil {
 			return err
@@ -94,7 +94,7 @@ func (c *Custody) exchangeRoot(ctx context.Context, k *KEK, t hsm.Keeper) ([]byt
 		return nil, fmt.Errorf("making it in custody: %w", err)
 	}
 	if !have {
-		if here, err = t.UnwrapKey(pair, oaep, blob, spec); err != nil {
+		if here, err = alone(t, k.ID)(t.UnwrapKey(pair, oaep, blob, spec)); err != nil {
 			return nil, fmt.Errorf("unwrapping it: %w", err)
 		}
 	}
