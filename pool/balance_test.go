@@ -87,9 +87,11 @@ func TestAMemberThatGivesNoAnswersIsAskedLast(t *testing.T) {
 			if err := p.Add(MemberConfig{Name: string(rune('a' + i)), Open: opened(f), Sessions: 16}); err != nil {
 				t.Fatal(err)
 			}
-			doing(f, hsmtest.Fault{Delay: time.Millisecond})
 		}
 		synctest.Wait()
+		for _, f := range []*hsmtest.Faulty{a, b, c, d} {
+			doing(f, hsmtest.Fault{Delay: time.Millisecond})
+		}
 		var all sync.WaitGroup
 		var slow atomic.Int64
 		send := func(n int) {

@@ -25,7 +25,8 @@ func (g *generation) makeCanary(sess hsm.Session) error {
 }
 
 // probe runs the canary on one session: random bytes, and an encryption with a key of our own.
-func (g *generation) probe(sess hsm.Session) error {
+func (g *generation) probe(sess hsm.Session) (err error) {
+	defer caught(&err)
 	op := hsm.Op{Kind: hsm.OpRandom, Len: 16}
 	if err := sess.Do(&op); err != nil {
 		return err

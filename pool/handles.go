@@ -38,6 +38,7 @@ type entry struct {
 	owner    hsm.Session // session objects die with the session that made them
 	users    int
 	dropped  bool // no longer in the cache; destroyed by the last user
+	gone     bool // its object is no more: the handle may name another by now
 	ready    chan struct{}
 	err      error
 	element  *list.Element
@@ -53,8 +54,8 @@ func newHandles(limit int, kekID []byte, kek hsm.Handle, loads, evictions *atomi
 }
 
 // acquire returns the entry of k, pinned, loading it with sess when it is not there. Several
-// callers that want the same key wait for one load.
-func (h *handles) acquire(k *Key, sess hsm.Session) (*entry, error) {
+// callers that want the same key wait for one load. lost is why sess is of no more use, when it was the one to load.
+func (h *handles) acquire(k *Key, sess hsm.Session) (_ *entry, lost, err error) {
 	h.mu.Lock()
 	if e := h.byID[k.ID]; e != nil {
 		e.users++
@@ -63,9 +64,9 @@ func (h *handles) acquire(k *Key, sess hsm.Session) (*entry, error) {
 		<-e.ready
 		if e.err != nil {
 			h.release(e, sess)
-			return nil, e.err
+			return nil, nil, e.err
 		}
-		return e, nil
+		return e, nil, nil
 	}
 	e := &entry{id: k.ID, users: 1, owner: sess, ready: make(chan struct{})}
 	h.byID[k.ID] = e
@@ -84,9 +85,9 @@ func (h *handles) acquire(k *Key, sess hsm.Session) (*entry, error) {
 	close(e.ready)
 	if e.err != nil {
 		h.release(e, sess)
-		return nil, e.err
+		return nil, sessionLost(e.err), e.err
 	}
-	return e, nil
+	return e, nil, nil
 }
 
 // place takes a place, waiting until there is one. When it is another entry's, that is returned, to be destroyed first.
@@ -127,7 +128,8 @@ func (h *handles) remove(e *entry) {
 	}
 }
 
-func (h *handles) load(k *Key, sess hsm.Session, e *entry) (hsm.Handle, error) {
+func (h *handles) load(k *Key, sess hsm.Session, e *entry) (_ hsm.Handle, err error) {
+	defer caught(&err)
 	if k.Blob == nil {
 		e.resident = true
 		return sess.Find(k.Spec.ObjectClass(), k.ID[:])
@@ -159,13 +161,15 @@ func (h *handles) load(k *Key, sess hsm.Session, e *entry) (hsm.Handle, error) {
 func (h *handles) release(e *entry, sess hsm.Session) {
 	h.mu.Lock()
 	e.users--
-	last := e.dropped && e.users == 0
+	last, gone := e.dropped && e.users == 0, e.gone
 	if !last && e.users == 0 {
 		h.freed.Signal() // whoever waits may have this one's place
 	}
 	h.mu.Unlock()
 	if last {
-		h.destroy(e, sess)
+		if !gone {
+			h.destroy(e, sess)
+		}
 		h.mu.Lock()
 		h.leave()
 		h.mu.Unlock()
@@ -186,6 +190,7 @@ func (h *handles) orphan(sess hsm.Session) {
 	for el := h.order.Front(); el != nil; {
 		next := el.Next()
 		if e := el.Value.(*entry); e.owner == sess && !e.resident {
+			e.gone = true
 			h.remove(e)
 			if e.users == 0 {
 				h.leave()

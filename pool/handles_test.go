@@ -116,7 +116,9 @@ func askCramped(t *testing.T, tok *cramped, sessions, handles, keys, callers, ea
 	if err != nil {
 		t.Fatal(err)
 	}
-	synctest.Wait()
+	if err := p.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	for i := range callers {
 		r := rand.New(rand.NewPCG(uint64(i), 0))

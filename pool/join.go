@@ -40,6 +40,7 @@ func (m *member) join(ctx context.Context) (*generation, error) {
 		}
 		return nil, err
 	}
+	m.proved(nil)
 	g.begin(sessions)
 	return g, nil
 }
@@ -47,6 +48,7 @@ func (m *member) join(ctx context.Context) (*generation, error) {
 // open opens the sessions, as many and as fast as the token allows, and sees to the KEK with the first. With an error
 // it returns those it had opened.
 func (g *generation) open(ctx context.Context) (sessions []hsm.Session, err error) {
+	defer caught(&err)
 	m, info := g.m, g.token.Info()
 	first, err := g.token.OpenSession(ctx)
 	if err != nil {
@@ -59,6 +61,9 @@ func (g *generation) open(ctx context.Context) (sessions []hsm.Session, err erro
 	}
 	if err := g.makeCanary(first); err != nil {
 		return sessions, fmt.Errorf("making the canary's key: %w", err)
+	}
+	if err := g.probe(first); err != nil {
+		return sessions, fmt.Errorf("the canary fails: %w", err)
 	}
 	n := m.cfg.Sessions
 	if n == 0 {

@@ -36,11 +36,12 @@ type member struct {
 	reason string
 	cancel context.CancelFunc // ends run
 	ended  chan struct{}      // closed when run has returned
+	// latchNext is why the member must not log in again when its token is lost; nil when nobody ordered that.
+	latchNext *string
 
 	epoch, operations, failures, loads, evictions, hung, slow, respawns, unusable atomic.Uint64
-	latchNext                                                                     atomic.Pointer[string] // why the member must not log in again when its token is lost
-	alarmed                                                                       atomic.Int64           // UnixNano of the last alarm about a key it could not use
-	nextJoin                                                                      atomic.Int64           // UnixNano of the next attempt to open the token, the last one while it goes on
+	alarmed                                                                       atomic.Int64 // UnixNano of the last alarm about a key it could not use
+	nextJoin                                                                      atomic.Int64 // UnixNano of the next attempt to open the token, the last one while it goes on
 
 	doubt      atomic.Bool // an operation failed since the last canary
 	canaryMu   sync.Mutex
@@ -148,8 +149,7 @@ func (m *member) stop() {
 func (m *member) run(ctx context.Context) {
 	backoff := respawnMin
 	for ctx.Err() == nil {
-		if why := m.latchNext.Load(); why != nil {
-			m.set(Latched, *why)
+		if m.latchOrdered() {
 			return
 		}
 		g, err := m.join(ctx)
@@ -164,15 +164,16 @@ func (m *member) run(ctx context.Context) {
 			return
 		case err != nil:
 			m.become(Joining, err.Error())
+			logPanic(m.log, err)
 			m.log.Error("cannot open the member's token", "error", err, "again_in", backoff.Round(time.Millisecond))
 		default:
 			opened := time.Now()
 			cause := m.serve(ctx, g)
-			if errors.Is(cause, errRecycle) {
-				continue
-			}
 			if time.Since(opened) > 10*time.Second {
 				backoff = respawnMin
+				if errors.Is(cause, errRecycle) {
+					continue // at once, unless it reaches its limit as soon as it is there
+				}
 			}
 		}
 		wait := backoff*3/4 + rand.N(backoff/2)
@@ -213,11 +214,22 @@ func (m *member) serve(ctx context.Context, g *generation) error {
 // latch takes the member out until an operator clears it: another attempt could lock the token's PIN for good.
 func (m *member) latch(err error) {
 	reason := err.Error()
-	m.set(Latched, reason)
 	m.log.Error("member latched: its PIN was refused and it will not be tried again by itself; correct the PIN, then clear the latch", "error", err)
 	if m.cfg.OnLatch != nil {
 		m.cfg.OnLatch(m.cfg.Name, reason)
 	}
+	m.set(Latched, reason) // when it is stored: whoever clears it must not be overtaken by the record
+}
+
+// latchOrdered latches the member if that was ordered.
+func (m *member) latchOrdered() bool {
+	m.mu.Lock()
+	if m.latchNext == nil {
+		m.mu.Unlock()
+		return false
+	}
+	m.change(Latched, *m.latchNext)
+	return true
 }
 
 func (m *member) stat() MemberStat {

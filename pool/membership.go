@@ -197,7 +197,9 @@ func (p *Pool) Latch(name, reason string) error {
 	if err != nil {
 		return err
 	}
-	m.latchNext.Store(&reason)
+	m.mu.Lock()
+	m.latchNext = &reason
+	m.mu.Unlock()
 	return nil
 }
 
@@ -209,8 +211,11 @@ func (p *Pool) ClearLatch(name string) error {
 	}
 	m.order.Lock()
 	defer m.order.Unlock()
-	noted := m.latchNext.Swap(nil) != nil
-	if state, _ := m.current(); state != Latched {
+	m.mu.Lock()
+	noted, latched := m.latchNext != nil, m.state == Latched
+	m.latchNext = nil
+	m.mu.Unlock()
+	if state, _ := m.current(); !latched {
 		if noted {
 			return nil
 		}

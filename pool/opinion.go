@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // opinion is what the members that were asked so far hold against a caller's input, when all they said
@@ -40,10 +41,14 @@ func (o *opinion) do(ctx context.Context, m *member, j *job) (out []byte, reache
 	defer cancel()
 	out, reached, err = m.do(half, j)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		err = errSlow
+		err = errLate
 	}
 	return out, reached, err
 }
+
+// errLate is what came of a second opinion that was not waited for to the end. Who goes on to another member has not paid for that, unlike
+// one whom the watcher sent on.
+var errLate = fmt.Errorf("%w: another opinion did not come soon enough", errAbandoned)
 
 // disprove notes that another member did what these blamed the caller for. It does not count for
 // their breakers: where tokens differ in what they take, a caller could trip them.

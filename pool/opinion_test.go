@@ -119,3 +119,34 @@ func TestAnotherOpinionThatNeverComesIsNotWaitedFor(t *testing.T) {
 		close(release)
 	})
 }
+
+// A third member is asked at the expense of the retry budget when the second one's opinion did not come.
+func TestWhatFollowsAnOpinionThatNeverCameIsPaid(t *testing.T) {
+	seen := 0
+	for range 60 { // who is asked first, and who second, is chance
+		synctest.Test(t, func(t *testing.T) {
+			a, b, c := newFaulty("a"), newFaulty("b"), newFaulty("c")
+			k := residentKey(t, a, b, c)
+			p := newPool(t, Config{}, a, b, c)
+			defer p.Close()
+			release := make(chan struct{})
+			defer close(release)
+			a.Inject(hsmtest.OnSign, hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnSign}})
+			b.Inject(hsmtest.OnSign, hsmtest.Fault{Until: release})
+			p.budget.saved = -1e9
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			defer cancel()
+			begun := time.Now()
+			_, err := p.Do(ctx, k, hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}, In: []byte("message")})
+			switch took := time.Since(begun); {
+			case err == nil && took >= time.Second:
+				t.Errorf("after %s c was asked, and nothing paid for it", took)
+			case hsm.FaultOf(err) == hsm.Caller && took >= time.Second:
+				seen++
+			}
+		})
+	}
+	if seen == 0 && !t.Failed() {
+		t.Error("no second opinion was waited for in vain: this test shows nothing")
+	}
+}

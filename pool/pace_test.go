@@ -56,9 +56,11 @@ func trio(t *testing.T, cfg Config) (*Pool, []*hsmtest.Faulty) {
 		if err := p.Add(MemberConfig{Name: string(rune('a' + i)), Sessions: 16, Open: opened(f)}); err != nil {
 			t.Fatal(err)
 		}
-		doing(f, hsmtest.Fault{Delay: time.Millisecond})
 	}
 	synctest.Wait()
+	for _, f := range tokens {
+		doing(f, hsmtest.Fault{Delay: time.Millisecond})
+	}
 	asking(t, p, 600, 3*time.Millisecond, random16)
 	return p, tokens
 }

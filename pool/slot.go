@@ -37,7 +37,11 @@ func (s *slot) set(j *job) {
 func (s *slot) work() {
 	g := s.g
 	defer g.wg.Done()
-	defer func() { _ = s.sess.Close() }()
+	defer func() {
+		var err error
+		defer caught(&err)
+		_ = s.sess.Close()
+	}()
 	for {
 		j := g.queue.pop()
 		if j == nil {
@@ -80,6 +84,12 @@ func (s *slot) run(j *job) bool {
 
 // attempt runs the job once, and once more after a Stale fault. lost is why the session is of no more use.
 func (s *slot) attempt(j *job) (lost, err error) {
+	defer func() {
+		if err != nil && logPanic(s.g.m.log, err) {
+			lost = err // nobody knows what it left behind
+		}
+	}()
+	defer caught(&err)
 	if j.with != nil {
 		k, ok := s.sess.(hsm.Keeper)
 		if !ok {
@@ -111,13 +121,13 @@ func (s *slot) once(j *job) (lost, err error) {
 		return lost, j.op.Err
 	}
 	h := s.g.handles
-	e, err := h.acquire(j.key, s.sess)
+	e, lost, err := h.acquire(j.key, s.sess)
 	if err != nil {
 		if hsm.FaultOf(err) == hsm.Caller {
 			// The blob is ours, not the caller's: it does not open under this member's KEK.
 			err = errors.Join(hsm.ErrNotFound, err)
 		}
-		return sessionLost(err), err
+		return lost, err
 	}
 	defer h.release(e, s.sess)
 	j.op.Key = e.handle
@@ -173,18 +183,26 @@ func (s *slot) check(j *job, e *entry) error {
 func (s *slot) reopen(cause error) bool {
 	g := s.g
 	g.handles.orphan(s.sess)
-	_ = s.sess.Close()
 	if errors.Is(cause, hsm.ErrLinkLost) || g.ended.Load() {
 		g.lose(cause)
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.m.pool.cfg.OpTimeout)
 	defer cancel()
-	sess, err := g.token.OpenSession(ctx)
-	if err != nil {
+	if err := s.replace(ctx); err != nil {
 		g.lose(errors.Join(err, cause))
 		return false
 	}
-	s.sess = sess
 	return true
+}
+
+// replace puts a new session in the place of a lost one.
+func (s *slot) replace(ctx context.Context) (err error) {
+	defer caught(&err)
+	_ = s.sess.Close()
+	sess, err := s.g.token.OpenSession(ctx)
+	if err == nil {
+		s.sess = sess
+	}
+	return err
 }
