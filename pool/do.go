@@ -21,7 +21,7 @@ func classOf(k hsm.OpKind) Class {
 // Do runs op with key k on some member and returns its result, which the caller
 // owns. k is nil for OpRandom. op's bytes are copied: the caller may reuse them at once.
 //
-// A failure that is not the caller's goes to the next member, within ctx, the
+// A failure that is not the caller's goes to the next member, that of a busy token to the same one where there is no other, within ctx, the
 // pool's attempts and its retry budget; every operation may be repeated, since the IVs of AES-GCM are
 // chosen on the token's side for each attempt. The errors are those of this package, ctx's own, and for a Caller
 // fault the token's error.
@@ -49,7 +49,7 @@ func (p *Pool) Do(ctx context.Context, k *Key, op hsm.Op) ([]byte, error) {
 	return nil, err
 }
 
-// ask is Do, asking no member twice. slow is the last member from which the caller was sent on.
+// ask is Do, asking no member twice but a busy one. slow is the last member from which the caller was sent on.
 func (p *Pool) ask(ctx context.Context, client string, class Class, k *Key, op *hsm.Op) (out []byte, slow *member, err error) {
 	var tried [8]*member
 	var last error
@@ -90,6 +90,9 @@ func (p *Pool) ask(ctx context.Context, client string, class Class, k *Key, op *
 		}
 		if reached {
 			asked++
+		}
+		if reached && !more && hsm.FaultOf(err) == hsm.Busy {
+			tried[n] = nil // it had too much to do at this moment, now asks less of its token, and there is no other
 		}
 	}
 	return nil, slow, opinion.or(p.verdict(last, nil))

@@ -3,6 +3,7 @@ package pool
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keyway/hsm"
 )
@@ -178,12 +179,12 @@ func (q *queue) next() *job {
 	return j
 }
 
-// done gives a permit back, having learnt whether the token was busy. Who gives it back comes for the next job himself, so
+// done gives a permit back, having learnt whether the token was busy for a job that began at a time. Who gives it back comes for the next job himself, so
 // that nobody needs to be woken unless there is now a permit more.
-func (q *queue) done(busy bool) {
+func (q *queue) done(busy bool, begun time.Time) {
 	q.mu.Lock()
+	wake := q.permits.learn(busy, q.running, begun) && q.len() > 1
 	q.running--
-	wake := q.permits.learn(busy) && q.len() > 1
 	q.mu.Unlock()
 	if wake {
 		q.ready.Signal()

@@ -14,7 +14,8 @@ import (
 type slot struct {
 	g    *generation
 	sess hsm.Session
-	busy bool // the token said so to the last job
+	busy bool      // the token said so to the last job
+	from time.Time // when the last job began
 
 	mu  sync.Mutex
 	job *job // what runs now; whoever holds mu and finds it here may look at it, for it is not told and given back meanwhile
@@ -48,7 +49,7 @@ func (s *slot) work() {
 			return
 		}
 		goes := s.run(j)
-		g.queue.done(s.busy)
+		g.queue.done(s.busy, s.from)
 		if !goes {
 			return
 		}
@@ -59,7 +60,7 @@ func (s *slot) work() {
 func (s *slot) run(j *job) bool {
 	g := s.g
 	begun := time.Now()
-	j.started = begun
+	j.started, s.from = begun, begun
 	s.busy = false
 	if !j.state.CompareAndSwap(queued, running) {
 		return true // its caller left at this moment
