@@ -123,6 +123,9 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 		if m.canaryErr != nil || m.doubt.Load() {
 			every = suspectEvery
 		}
+		if now.UnixNano()-m.pool.wondered.Load() < int64(proveFor) {
+			every = proveEvery
+		}
 		due := now.Sub(m.lastCanary) >= every && now.Sub(m.asked) >= every
 		m.canaryMu.Unlock()
 		if !due {

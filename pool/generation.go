@@ -23,6 +23,7 @@ type generation struct {
 	lost    chan error // the first cause to end it
 	wg      sync.WaitGroup
 	weighed time.Time     // when the watcher looked at the worker's memory last
+	quiet   atomic.Bool   // everything waits for answers that should have come
 	probing atomic.Bool   // a canary is under way
 	canary  atomic.Uint64 // the handle of an AES key of our own, 0 where the token cannot make one
 

@@ -29,6 +29,7 @@ type Pool struct {
 	jobs    sync.Pool // of *job
 
 	operations, retries, overloaded atomic.Uint64
+	wondered                        atomic.Int64 // UnixNano of when somebody asked last whether the pool is ready
 	gauges                          func() error // unregisters the pool's observable instruments
 }
 
@@ -109,7 +110,7 @@ func (p *Pool) OAEPHashes() []hsm.Hash {
 
 // Stat returns a snapshot.
 func (p *Pool) Stat() Stat {
-	s := Stat{Pool: p.cfg.Name, Members: []MemberStat{}, Ready: p.Ready(), Operations: p.operations.Load(), Retries: p.retries.Load(), Overloaded: p.overloaded.Load()}
+	s := Stat{Pool: p.cfg.Name, Members: []MemberStat{}, Ready: p.ready(), Operations: p.operations.Load(), Retries: p.retries.Load(), Overloaded: p.overloaded.Load()}
 	for _, m := range *p.members.Load() {
 		s.Members = append(s.Members, m.stat())
 	}

@@ -33,17 +33,64 @@ func (p *Pool) roomElsewhere(m *member, j *job, brisk bool, now time.Time) int {
 	return room
 }
 
-// Ready reports whether some member has proved able within the last 10 s.
+// How soon readiness tells the truth.
+const (
+	quietAfter = 500 * time.Millisecond // a member that lets everything wait for so long does not serve
+	quietNew   = 2 * time.Second        // the same while it is not known how long its operations take
+	proveEvery = 250 * time.Millisecond // canaries, while somebody asks
+	proveFor   = 300 * time.Millisecond // how long after the last question
+)
+
+// Ready reports whether some member has proved able within the last 10 s and does not let its work wait. It asks no token anything, but
+// while it is called more often than once in 300 ms, members that have nothing else to do prove themselves four times a second, so
+// that it is false a second after the last one has failed.
 func (p *Pool) Ready() bool {
+	p.wondered.Store(time.Now().UnixNano())
+	return p.ready()
+}
+
+func (p *Pool) ready() bool {
 	for _, m := range *p.members.Load() {
 		m.canaryMu.Lock()
 		ok := m.canaryErr == nil && !m.lastCanary.IsZero() && time.Since(m.lastCanary) <= readyFor
 		m.canaryMu.Unlock()
-		if ok && m.able() {
+		if g := m.gen.Load(); ok && m.able() && g != nil && !g.quiet.Load() {
 			return true
 		}
 	}
 	return false
+}
+
+// quieten notes whether the generation answers nothing although everything that runs should have been answered by now.
+func (g *generation) quieten(now time.Time) {
+	quiet := false
+	if now.UnixNano()-g.m.load.answered.Load() >= int64(quietAfter) {
+		for _, s := range g.slots {
+			waits, late := s.overdue(now)
+			if waits && !late {
+				quiet = false
+				break
+			}
+			quiet = quiet || late
+		}
+	}
+	g.quiet.Store(quiet)
+}
+
+// overdue reports whether an operation is in the session, and whether it has been there for much longer than its like. Work of several
+// steps takes the time it takes.
+func (s *slot) overdue(now time.Time) (waits, late bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.job
+	if j == nil || j.class == ClassBulk {
+		return false, false
+	}
+	limit, p := quietAfter, &s.g.m.load.paces[j.sort]
+	if p.seen.Load() == 0 && j.class != ClassCanary {
+		limit = quietNew
+	}
+	return true, now.Sub(j.started) >= max(limit, p.times(outlierTimes))
 }
 
 // changed wakes those who wait for a member.

@@ -38,6 +38,7 @@ func (g *generation) watch(ctx context.Context) error {
 				}
 				return hsm.ErrHung
 			}
+			g.quieten(now)
 			g.m.maybeCanary(g, now)
 			if g.tooLarge(now) && g.m.pool.otherAble(g.m) {
 				return errRecycle
