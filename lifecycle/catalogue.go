@@ -21,7 +21,7 @@ const maxUses = 3 << 30
 // CatalogueConfig configures a Catalogue.
 type CatalogueConfig struct {
 	Store Store
-	// Poll is how often the store is asked for its epoch. Default 250 ms.
+	// Poll is how often the store is asked for its epoch while it does not tell of changes itself. Default 250 ms.
 	Poll time.Duration
 	// MaxStale is how long the catalogue serves without an answer of the store. Default 15 min.
 	MaxStale time.Duration
@@ -69,15 +69,8 @@ func (c *Catalogue) Close() {
 
 func (c *Catalogue) follow(ctx context.Context) {
 	defer close(c.stopped)
-	t := time.NewTicker(c.cfg.Poll)
-	defer t.Stop()
 	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
+	everyChange(ctx, c.cfg.Store, c.cfg.Poll, func() {
 		err := c.Refresh(ctx)
 		if ctx.Err() != nil {
 			return
@@ -90,11 +83,13 @@ func (c *Catalogue) follow(ctx context.Context) {
 				c.cfg.Log.Info("the store answers again")
 			}
 		}
-	}
+	})
 }
 
 // Refresh asks the store now.
 func (c *Catalogue) Refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	c.refreshMu.Lock()
 	defer c.refreshMu.Unlock()
 	err := c.cfg.Store.View(ctx, func(tx Tx) error {

@@ -14,21 +14,14 @@ import (
 // followDrain bounds how long a drain that was ordered elsewhere waits for the work that is under way here.
 const followDrain = 30 * time.Second
 
-// Follow begins to do here, every so often, what the store says: another gateway that shares it may have added, drained, resumed or
-// removed members, or cleared a latch. Close ends it.
+// Follow begins to do here what the store says, after each change that it tells of and otherwise every so often: another gateway that
+// shares it may have added, drained, resumed or removed members, or cleared a latch. Close ends it.
 func (m *Membership) Follow(every time.Duration) {
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	m.work.Go(func() {
-		t := time.NewTicker(every)
-		defer t.Stop()
 		said := ""
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-			}
+		everyChange(ctx, m.cfg.Store, every, func() {
 			// A store that does not answer changes nothing here; each new trouble is told once.
 			if err := m.Reconcile(ctx); err == nil {
 				said = ""
@@ -36,7 +29,7 @@ func (m *Membership) Follow(every time.Duration) {
 				said = err.Error()
 				m.cfg.Log.Warn("the pool does not follow the store in everything", "pool", m.cfg.PoolName, "error", err)
 			}
-		}
+		})
 	})
 }
 
@@ -53,7 +46,9 @@ func (m *Membership) Close() {
 func (m *Membership) Reconcile(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	records, err := m.Records(ctx)
+	asking, cancel := context.WithTimeout(ctx, askTime)
+	records, err := m.Records(asking)
+	cancel()
 	if err != nil {
 		return err
 	}
