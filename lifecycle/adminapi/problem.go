@@ -16,7 +16,7 @@ import (
 	"keyway/pool"
 )
 
-// kind is the stable name of a class of failure: those of the data plane, and three of this API's own.
+// kind is the stable name of a class of failure: those of the data plane, and four of this API's own.
 type kind string
 
 const (
@@ -32,9 +32,10 @@ const (
 	kindUnavailable     kind = "unavailable"
 	kindDeadline        kind = "deadline"
 	kindInternal        kind = "internal"
-	kindExists          kind = "exists"       // something of that name is there
-	kindMemberState     kind = "member_state" // the member's state does not allow the command
-	kindLastMember      kind = "last_member"  // nobody would be left to serve; force does it
+	kindExists          kind = "exists"          // something of that name is there
+	kindMemberState     kind = "member_state"    // the member's state does not allow the command
+	kindUnknownOutcome  kind = "unknown_outcome" // the store may have changed or not
+	kindLastMember      kind = "last_member"     // nobody would be left to serve; force does it
 )
 
 // kinds is the one table that turns failures into HTTP.
@@ -56,6 +57,7 @@ var kinds = map[kind]struct {
 	kindOverloaded:      {503, "The service is overloaded"},
 	kindUnavailable:     {503, "The service is unavailable"},
 	kindDeadline:        {504, "The operation took too long"},
+	kindUnknownOutcome:  {504, "It is not known whether this took place"},
 	kindInternal:        {500, "Something went wrong here"},
 }
 
@@ -93,6 +95,10 @@ func outward(err error) *failure {
 	switch {
 	case errors.As(err, &f):
 		return f
+	case errors.Is(err, lifecycle.ErrOutcomeUnknown):
+		return as(kindUnknownOutcome)
+	case errors.Is(err, lifecycle.ErrUnavailable):
+		return as(kindUnavailable)
 	case errors.Is(err, lifecycle.ErrInvalid):
 		return as(kindMalformed)
 	case errors.Is(err, lifecycle.ErrExists):
