@@ -34,7 +34,7 @@ for key in $(sed -n 's/^[ -]*\([a-z_0-9]*\):.*/\1/p' "$tmp/effective.yaml" | sor
 	grep -q "\b$key\b" deploy/keyway.yaml || fail "deploy/keyway.yaml does not explain $key"
 done
 # Every default that is written as a comment, put in force, changes nothing.
-sed -e '/# tls:$/,/client_ca_file: .*operators/d' -e '/# cert_sha256:/d' -e '/# token_serial:/d' -e '/otlp_endpoint:/d' \
+sed -e '/# tls:$/,/client_ca_file: .*operators/d' -e '/# *postgres:/d' -e '/# cert_sha256:/d' -e '/# token_serial:/d' -e '/otlp_endpoint:/d' \
 	-e 's/^\( *\)# \( *[a-z_0-9]*:\( .*\)\{0,1\}\)$/\1\2/' deploy/keyway.yaml >"$tmp/explicit.yaml"
 "$keyway" serve --config "$tmp/explicit.yaml" --check >"$tmp/explicit.out" || fail "the defaults in deploy/keyway.yaml are not valid as they stand"
 diff "$tmp/effective.yaml" "$tmp/explicit.out" >&2 || fail "deploy/keyway.yaml tells other defaults than are in force"

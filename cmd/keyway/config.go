@@ -59,8 +59,16 @@ func (d digest) MarshalYAML() (any, error) {
 	return "[redacted]", nil
 }
 
+// storeConfig is one of the two.
 type storeConfig struct {
-	Path string `yaml:"path"` // of the SQLite database
+	Path     string          `yaml:"path,omitempty"` // of the SQLite database
+	Postgres *postgresConfig `yaml:"postgres,omitempty"`
+}
+
+type postgresConfig struct {
+	DSN            string `yaml:"dsn"` // without a password
+	PasswordFile   string `yaml:"password_file"`
+	MaxConnections int    `yaml:"max_connections"` // that read
 }
 
 type custodyConfig struct {
@@ -145,6 +153,9 @@ func (c *config) setDefaults() {
 			or(&p.Members[j].Isolation, "worker")
 		}
 	}
+	if c.Store.Postgres != nil {
+		or(&c.Store.Postgres.MaxConnections, 8)
+	}
 	l := &c.Limits
 	or(&l.MaxBody, 1<<20)
 	or(&l.ReadTimeout, 10*time.Second)
@@ -191,9 +202,7 @@ func (c *config) Validate() error {
 			v.bad(at+".cert_sha256", "client certificates need admin.tls.client_ca_file")
 		}
 	}
-	if c.Store.Path == "" {
-		v.bad("store.path", "name the file of the database, for instance /var/lib/keyway/keyway.db")
-	}
+	v.store(c.Store)
 	if c.Custody != nil {
 		v.member("custody", &c.Custody.MemberRecord)
 	}

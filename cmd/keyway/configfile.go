@@ -125,6 +125,9 @@ func zeros(path string, n *yaml.Node) (out []*wrongField) {
 // resolve reads relative paths as from dir.
 func (c *config) resolve(dir string) {
 	absolute(dir, &c.Store.Path)
+	if c.Store.Postgres != nil {
+		absolute(dir, &c.Store.Postgres.PasswordFile)
+	}
 	for _, t := range []*tlsConfig{c.TLS, c.Admin.TLS} {
 		if t != nil {
 			absolute(dir, &t.CertFile, &t.KeyFile, &t.ClientCAFile)

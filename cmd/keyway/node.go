@@ -117,17 +117,28 @@ func (n *node) Close(ctx context.Context) error {
 }
 
 func (n *node) openStore(ctx context.Context) error {
-	dir := filepath.Dir(n.cfg.Store.Path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("the directory of the database: %w", err)
-	}
-	s, err := sqlstore.Open(ctx, n.cfg.Store.Path)
+	s, err := openStore(ctx, n.cfg.Store, n.log)
 	if err != nil {
-		return fmt.Errorf("opening the database %s: %w", n.cfg.Store.Path, err)
+		return err
 	}
 	n.store = s
 	n.defers(func(context.Context) error { return s.Close() })
 	return nil
+}
+
+// openStore opens the database of a configuration, making an embedded one where it is not there.
+func openStore(ctx context.Context, c storeConfig, log *slog.Logger) (*sqlstore.Store, error) {
+	if p := c.Postgres; p != nil {
+		return sqlstore.OpenPostgres(ctx, sqlstore.Postgres{DSN: p.DSN, PasswordFile: p.PasswordFile, MaxConns: p.MaxConnections, Log: log})
+	}
+	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
+		return nil, fmt.Errorf("the directory of the database: %w", err)
+	}
+	s, err := sqlstore.Open(ctx, c.Path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the database %s: %w", c.Path, err)
+	}
+	return s, nil
 }
 
 // openCustody opens the custody token in a pool of its own. Without it a node whose pools have their KEKs serves all

@@ -60,7 +60,7 @@ func serveCommand(out *output) *cobra.Command {
 }
 
 // onThisMachine names every PKCS#11 library of the configuration that is not on this machine, with what to install, and
-// every PIN file that everybody may read. A PIN file that is not there yet is waited for.
+// every file with a PIN or password that everybody may read. A PIN file that is not there yet is waited for.
 func (c *config) onThisMachine() error {
 	var errs []error
 	look := func(r lifecycle.MemberRecord) {
@@ -85,6 +85,11 @@ func (c *config) onThisMachine() error {
 			}
 		}
 		errs = append(errs, fmt.Errorf("member %s: there is no PKCS#11 library %s: %s", r.Name, r.Module, advice))
+	}
+	if p := c.Store.Postgres; p != nil {
+		if st, err := os.Stat(p.PasswordFile); err == nil && st.Mode().Perm()&0o007 != 0 {
+			errs = append(errs, fmt.Errorf("store: password file %s may be read by everybody: chmod 600 it and change the password", p.PasswordFile))
+		}
 	}
 	if c.Custody != nil {
 		look(c.Custody.MemberRecord)

@@ -11,6 +11,7 @@ import (
 
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
+	"keyway/lifecycle/sqlstore"
 )
 
 // wrongField is one thing wrong with a configuration, at a path such as "pools[0].members[1].pin_file".
@@ -80,6 +81,21 @@ func (v *verdict) tls(path string, t *tlsConfig) {
 func (v *verdict) digest(path string, d digest) {
 	if b, err := hex.DecodeString(string(d)); d != "" && (err != nil || len(b) != 32 || strings.ToLower(string(d)) != string(d)) {
 		v.bad(path, "use the 64 lower-case hexadecimal digits of a SHA-256, never the token itself")
+	}
+}
+
+func (v *verdict) store(s storeConfig) {
+	switch {
+	case s.Path == "" && s.Postgres == nil:
+		v.bad("store.path", "name the file of the database, for instance /var/lib/keyway/keyway.db, or give postgres instead")
+	case s.Path != "" && s.Postgres != nil:
+		v.bad("store.postgres", "there is a path too: use one of them")
+	}
+	if p := s.Postgres; p != nil {
+		v.check("store.postgres.dsn", sqlstore.CheckDSN(p.DSN))
+		if p.MaxConnections < 1 {
+			v.bad("store.postgres.max_connections", "use 1 or more, not %d", p.MaxConnections)
+		}
 	}
 }
 
