@@ -31,6 +31,8 @@ func TestEveryErrorHasItsKind(t *testing.T) {
 	f(lifecycle.ErrInvalid, kindMalformed)
 	f(lifecycle.ErrExists, kindExists)
 	f(lifecycle.ErrNoCustody, kindUnavailable)
+	f(fmt.Errorf("%w: %w", lifecycle.ErrUnavailable, context.DeadlineExceeded), kindUnavailable)
+	f(fmt.Errorf("%w: %w", lifecycle.ErrOutcomeUnknown, context.DeadlineExceeded), kindUnknownOutcome)
 	f(key.ErrNotFound, kindNotFound)
 	f(key.ErrGone, kindGone)
 	f(key.ErrTransition, kindKeyState)

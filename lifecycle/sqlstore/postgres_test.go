@@ -29,6 +29,7 @@ func TestPostgresIsAStore(t *testing.T) {
 
 func openPostgres(t testing.TB, p Postgres) *Store {
 	t.Helper()
+	p.Unsafe = true // the shared server does not sync
 	s, err := OpenPostgres(context.Background(), p)
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +41,7 @@ func openPostgres(t testing.TB, p Postgres) *Store {
 // refused opens a database that must not be opened, and returns why.
 func refused(t *testing.T, p Postgres) string {
 	t.Helper()
+	p.Unsafe = true
 	s, err := OpenPostgres(context.Background(), p)
 	if err == nil {
 		_ = s.Close()
@@ -78,7 +80,7 @@ func TestNodesMakeANewSchemaTogether(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 6 {
 		wg.Go(func() {
-			s, err := OpenPostgres(context.Background(), Postgres{DSN: dsn})
+			s, err := OpenPostgres(context.Background(), Postgres{DSN: dsn, Unsafe: true})
 			if err != nil {
 				t.Error(err)
 				return
@@ -129,28 +131,20 @@ func TestEveryPostgresConnectionIsDurable(t *testing.T) {
 }
 
 func TestAPostgresThatDoesNotSyncIsRefused(t *testing.T) {
-	server := pgtest.New(t)
-	db := server.Database(t)
-	server.SQL(t, "postgres", "ALTER SYSTEM SET fsync = off")
-	server.SQL(t, "postgres", "SELECT pg_reload_conf()")
-	var said string
-	for range 100 { // it is reloaded a little later
-		s, err := OpenPostgres(context.Background(), Postgres{DSN: server.DSN(db)})
-		if err != nil {
-			said = err.Error()
-			break
-		}
-		_ = s.Close()
-		time.Sleep(20 * time.Millisecond)
-	}
-	if !strings.Contains(said, "fsync") {
-		t.Errorf("got %q, want that fsync is off", said)
-	}
-	if s, err := OpenPostgres(context.Background(), Postgres{DSN: server.DSN(db), Unsafe: true}); err != nil {
-		t.Errorf("where that is allowed: %v", err)
-	} else {
+	server := pgtest.Shared(t) // which does not
+	s, err := OpenPostgres(context.Background(), Postgres{DSN: server.DSN(server.Database(t))})
+	if err == nil {
 		_ = s.Close()
 	}
+	if err == nil || !strings.Contains(err.Error(), "fsync") {
+		t.Errorf("got %v, want that fsync is off", err)
+	}
+	openPostgres(t, Postgres{DSN: server.DSN(server.Database(t))})
+	earnest := pgtest.New(t)
+	if s, err = OpenPostgres(context.Background(), Postgres{DSN: earnest.DSN(earnest.Database(t))}); err != nil {
+		t.Fatalf("a server that syncs: %v", err)
+	}
+	_ = s.Close()
 }
 
 // The password comes from its file, for each connection anew, and is in nothing that is said.

@@ -1,5 +1,5 @@
 // Package pgtest runs real PostgreSQL servers for tests: each in a temporary directory, on a free port of loopback and on a Unix
-// socket, with all the syncing that servers do in earnest.
+// socket.
 package pgtest
 
 import (
@@ -33,14 +33,15 @@ const startTime = time.Minute
 
 // Server is a PostgreSQL server of the test's own.
 type Server struct {
-	Port int
-	dir  string
-	bin  string
-	as   *syscall.Credential // nil: this user
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{}
-	n    atomic.Int64
+	Port  int
+	dir   string
+	bin   string
+	fsync string
+	as    *syscall.Credential // nil: this user
+	mu    sync.Mutex
+	cmd   *exec.Cmd
+	done  chan struct{}
+	n     atomic.Int64
 }
 
 var shared struct {
@@ -49,14 +50,15 @@ var shared struct {
 	err error
 }
 
-// Shared returns the server that the tests of this process share, starting it with the first. Whoever uses it calls Stop in TestMain.
+// Shared returns the server that the tests of this process share, starting it with the first. It does not sync to the disk, so stores on it
+// are opened as unsafe. Whoever uses it calls Stop in TestMain.
 // Where PostgreSQL is not installed the test is skipped; REQUIRE_POSTGRES=1 makes that a failure.
 func Shared(t testing.TB) *Server {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.s == nil && shared.err == nil {
-		shared.s, shared.err = start()
+		shared.s, shared.err = start("off")
 	}
 	return ready(t, shared.s, shared.err)
 }
@@ -71,10 +73,10 @@ func Stop() {
 	}
 }
 
-// New returns a server for one test, which may kill it.
+// New returns a server for one test, which may kill it. It syncs as servers do in earnest.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s, err := start()
+	s, err := start("on")
 	if err == nil {
 		t.Cleanup(s.close)
 	}
@@ -118,8 +120,8 @@ func number(dir string) int {
 }
 
 // start makes and starts a server.
-func start() (s *Server, err error) {
-	s = &Server{}
+func start(fsync string) (s *Server, err error) {
+	s = &Server{fsync: fsync}
 	if s.bin, err = binaries(); err != nil {
 		return nil, err
 	}
@@ -209,7 +211,7 @@ func (s *Server) launch() error {
 	}
 	defer log.Close()
 	c := s.command(filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"), "-p", strconv.Itoa(s.Port), "-k", s.dir,
-		"-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB", "-c", "max_connections=100", "-c", "max_wal_size=256MB")
+		"-c", "listen_addresses=127.0.0.1", "-c", "fsync="+s.fsync, "-c", "shared_buffers=16MB", "-c", "max_connections=100", "-c", "max_wal_size=256MB")
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr.Pdeathsig = syscall.SIGQUIT // a test that is killed leaves no server behind
 	if err := c.Start(); err != nil {
