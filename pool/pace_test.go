@@ -156,9 +156,9 @@ func TestCallersBehindCallsThatHangAreSentOn(t *testing.T) {
 			if err := p.Add(MemberConfig{Name: string(rune('a' + i)), Sessions: 2, Open: opened(f)}); err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait() // until it serves
 			doing(f, hsmtest.Fault{Delay: time.Millisecond})
 		}
-		synctest.Wait()
 		release := make(chan struct{})
 		defer close(release)
 		doing(a, hsmtest.Fault{Until: release}) // nothing is known of its pace yet: only silence tells

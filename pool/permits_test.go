@@ -52,7 +52,9 @@ func TestTheLimitOfABusyTokenIsFoundAndFollowed(t *testing.T) {
 		if err := p.Add(MemberConfig{Name: "a", Sessions: 64, Open: func(context.Context) (hsm.Token, error) { return tok, nil }}); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		if err := p.Wait(t.Context()); err != nil { // a canary is part of joining
+			t.Fatal(err)
+		}
 		stop := make(chan struct{})
 		var failed atomic.Int64
 		var wg sync.WaitGroup
