@@ -30,6 +30,7 @@ type CustodyConfig struct {
 // Custody is the manager's own token: keys are made in it, and every version's master blob is wrapped under its KEK.
 type Custody struct {
 	cfg CustodyConfig
+	id  key.ID // tells this gateway from others
 }
 
 // NewCustody returns a Custody.
@@ -37,7 +38,7 @@ func NewCustody(cfg CustodyConfig) *Custody {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Custody{cfg}
+	return &Custody{cfg: cfg, id: key.NewID()}
 }
 
 // Init makes the custody KEK if there is none. A KEK that is recorded but not on the token is an error: a new one could
@@ -180,43 +181,47 @@ func (c *Custody) Generate(ctx context.Context, v *key.Version) (Material, error
 
 // Provision returns what puts the KEK of pool on a member's token, for pool.MemberConfig. It is sent wrapped under the member's Root KEK.
 func (c *Custody) Provision(pool, member string) func(context.Context, hsm.Keeper) error {
+	name := pool + "/" + member
 	return func(ctx context.Context, t hsm.Keeper) error {
-		name := pool + "/" + member
-		var pk *KEK
-		err := c.cfg.Store.View(ctx, func(tx Tx) (err error) { pk, err = tx.KEK(KEKPool, pool); return err })
-		if err != nil {
-			return err
-		}
-		root, err := c.root(ctx, name, t)
-		if err != nil {
-			return err
-		}
-		here, err := t.Find(hsm.ClassSecret, root.ID[:])
-		if err != nil {
-			return fmt.Errorf("the token of %s does not hold its Root KEK (CKA_ID %s); is it the right token? %w", name, root.ID, err)
-		}
-		var blob []byte
-		err = c.cfg.Token.With(ctx, func(ct hsm.Keeper) error {
-			rk, err := ct.Find(hsm.ClassSecret, root.ID[:])
-			if err != nil {
-				return fmt.Errorf("root KEK in custody: %w", err)
-			}
-			h, err := ct.Find(hsm.ClassSecret, pk.ID[:])
-			if err != nil {
-				return fmt.Errorf("pool KEK in custody: %w", err)
-			}
-			blob, err = ct.WrapKey(rk, hsm.Mechanism{Type: wrap}, h)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		h, err := alone(t, pk.ID)(t.UnwrapKey(here, hsm.Mechanism{Type: wrap}, blob, hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: pk.ID[:], Label: "keyway-pool-" + pool, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign}))
-		if err != nil {
-			return fmt.Errorf("unwrapping the pool KEK: %w", err)
-		}
-		return c.compare(t, h, pk.KCV, "pool KEK of "+name)
+		return c.turn(ctx, name, func() error { return c.provision(ctx, pool, name, t) })
 	}
+}
+
+func (c *Custody) provision(ctx context.Context, pool, name string, t hsm.Keeper) error {
+	var pk *KEK
+	err := c.cfg.Store.View(ctx, func(tx Tx) (err error) { pk, err = tx.KEK(KEKPool, pool); return err })
+	if err != nil {
+		return err
+	}
+	root, err := c.root(ctx, name, t)
+	if err != nil {
+		return err
+	}
+	here, err := t.Find(hsm.ClassSecret, root.ID[:])
+	if err != nil {
+		return fmt.Errorf("the token of %s does not hold its Root KEK (CKA_ID %s); is it the right token? %w", name, root.ID, err)
+	}
+	var blob []byte
+	err = c.cfg.Token.With(ctx, func(ct hsm.Keeper) error {
+		rk, err := ct.Find(hsm.ClassSecret, root.ID[:])
+		if err != nil {
+			return fmt.Errorf("root KEK in custody: %w", err)
+		}
+		h, err := ct.Find(hsm.ClassSecret, pk.ID[:])
+		if err != nil {
+			return fmt.Errorf("pool KEK in custody: %w", err)
+		}
+		blob, err = ct.WrapKey(rk, hsm.Mechanism{Type: wrap}, h)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	h, err := alone(t, pk.ID)(t.UnwrapKey(here, hsm.Mechanism{Type: wrap}, blob, hsm.Spec{Type: hsm.KeyAES, Bits: 256, ID: pk.ID[:], Label: "keyway-pool-" + pool, Token: true, May: hsm.MayWrap | hsm.MayUnwrap | hsm.MaySign}))
+	if err != nil {
+		return fmt.Errorf("unwrapping the pool KEK: %w", err)
+	}
+	return c.compare(t, h, pk.KCV, "pool KEK of "+name)
 }
 
 // compare destroys what has the wrong check value: a token must not keep a KEK that is not ours.

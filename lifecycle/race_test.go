@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -84,7 +85,11 @@ func TestTwoGatewaysMakeEachKEKOnce(t *testing.T) {
 		for at := 1; at <= alone.step; at++ {
 			r := newRivals(t, pair)
 			f := &faults{at: at}
-			f.instead = func() { must(t, r.everything(t, &faults{})) }
+			f.instead = func() {
+				if r.everything(t, &faults{}) != nil {
+					refused++
+				}
+			}
 			if err := r.everything(t, f); err != nil {
 				refused++
 				if err := r.everything(t, &faults{}); err != nil {
@@ -116,4 +121,22 @@ func TestTwoGatewaysMakeEachKEKOnce(t *testing.T) {
 			r.once(t, "at once")
 		}
 	})
+}
+
+// stale sees nothing that was made after it was opened, as SoftHSM may after two processes have written at once.
+type stale struct{ hsm.Keeper }
+
+func (stale) Find(hsm.Class, []byte) (hsm.Handle, error) { return 0, hsm.ErrNotFound }
+
+func TestWhatAnotherGatewayHasJustMadeIsNotMadeAgainUnseen(t *testing.T) {
+	r := newRivals(t, nil)
+	must(t, r.everything(t, &faults{}))
+	w := newWorks(t, r.store, r.custody, &faults{})
+	s, err := r.member.OpenSession(t.Context())
+	must(t, err)
+	defer s.Close()
+	if err := w.custody.Provision("default", "m1")(t.Context(), stale{s.(hsm.Keeper)}); err == nil || !strings.Contains(err.Error(), "opened again") {
+		t.Errorf("through a token opened before another gateway was done: %v", err)
+	}
+	r.once(t, "after that")
 }

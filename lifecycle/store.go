@@ -114,6 +114,7 @@ const (
 	KEKCustody KEKKind = "custody" // master blobs
 	KEKPool    KEKKind = "pool"    // working keys of one pool
 	KEKRoot    KEKKind = "root"    // the pool KEK on its way to one member
+	KEKTurn    KEKKind = "turn"    // no KEK: ID is the gateway that puts KEKs on a member's token, Created when it said so last
 )
 
 // KEK records a key-encrypting key that lives on tokens as a token object.
