@@ -20,6 +20,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // errWrong is an answer that says something false: the one thing that must never happen.
@@ -31,11 +32,13 @@ func wrong(format string, a ...any) error {
 
 // asker sends requests and remembers what their answers must agree with.
 type asker struct {
-	url, token string
-	http       *http.Client
-	ec         *ecdsa.PublicKey
-	rsa        *rsa.PublicKey
-	ed         ed25519.PublicKey
+	urls  []string // of the gateways, which are asked in turn
+	next  atomic.Uint64
+	token string
+	http  *http.Client
+	ec    *ecdsa.PublicKey
+	rsa   *rsa.PublicKey
+	ed    ed25519.PublicKey
 
 	mu     sync.Mutex
 	sealed map[string][]sealing  // by call: wrap, encrypt
@@ -51,8 +54,11 @@ type sealing struct {
 
 const sealingsKept = 512
 
-func newAsker(ctx context.Context, g *gateway) (*asker, error) {
-	a := &asker{url: g.url, token: g.token, http: g.http, sealed: map[string][]sealing{}, macs: map[uint64][]byte{}, seen: map[[16]byte]struct{}{}}
+func newAsker(ctx context.Context, c *cluster) (*asker, error) {
+	a := &asker{token: c.token, http: c.http, sealed: map[string][]sealing{}, macs: map[uint64][]byte{}, seen: map[[16]byte]struct{}{}}
+	for _, g := range c.gateways {
+		a.urls = append(a.urls, g.url)
+	}
 	for _, k := range []struct {
 		name string
 		take func(any) bool
@@ -89,7 +95,7 @@ func (a *asker) send(ctx context.Context, method, path string, body any) (int, [
 		}
 		in = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, a.url+path, in)
+	req, err := http.NewRequestWithContext(ctx, method, a.urls[a.next.Add(1)%uint64(len(a.urls))]+path, in)
 	if err != nil {
 		return 0, nil, err
 	}

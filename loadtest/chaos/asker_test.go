@@ -47,7 +47,7 @@ func TestALyingGatewayIsFoundOut(t *testing.T) {
 		liar(w, r)
 	}))
 	defer srv.Close()
-	a := &asker{url: srv.URL, http: srv.Client(), ec: &ec.PublicKey, rsa: &rk.PublicKey, ed: ed, sealed: map[string][]sealing{}, macs: map[uint64][]byte{}, seen: map[[16]byte]struct{}{}}
+	a := &asker{urls: []string{srv.URL}, http: srv.Client(), ec: &ec.PublicKey, rsa: &rk.PublicKey, ed: ed, sealed: map[string][]sealing{}, macs: map[uint64][]byte{}, seen: map[[16]byte]struct{}{}}
 	r := mrand.New(mrand.NewPCG(1, 2))
 	s := sealing{blob: "kw1." + strings.Repeat("B", 60), plain: []byte("the secret"), aad: []byte("aad")}
 	a.remember("wrap", s, r)
@@ -76,7 +76,7 @@ func TestARefusalIsAFailure(t *testing.T) {
 		_, _ = w.Write([]byte(`{"kind":"device","detail":"the tokens failed"}`))
 	}))
 	defer srv.Close()
-	a := &asker{url: srv.URL, http: srv.Client(), sealed: map[string][]sealing{}, macs: map[uint64][]byte{}, seen: map[[16]byte]struct{}{}}
+	a := &asker{urls: []string{srv.URL}, http: srv.Client(), sealed: map[string][]sealing{}, macs: map[uint64][]byte{}, seen: map[[16]byte]struct{}{}}
 	r := mrand.New(mrand.NewPCG(1, 2))
 	for _, q := range questions {
 		if err := q.ask(a, context.Background(), r); err == nil || errors.Is(err, errWrong) || !strings.Contains(err.Error(), "502 device") {

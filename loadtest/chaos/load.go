@@ -16,6 +16,7 @@ type sample struct {
 	// intended is when the request was to start: a generator that is late must not hide that its requests waited.
 	intended time.Time
 	took     time.Duration // from then on
+	late     time.Duration // how much later it was sent
 	err      error
 	eddsa    bool
 }
@@ -55,11 +56,12 @@ func (l *load) run(ctx context.Context) {
 			// Those under way when the load ends are answered as well.
 			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.wait)
 			defer cancel()
+			late := time.Since(intended)
 			err := q.ask(l.asker, ask, r)
 			if errors.Is(err, context.DeadlineExceeded) {
 				err = errors.New("no answer")
 			}
-			l.take(sample{question: q.name, intended: intended, took: time.Since(intended), err: err, eddsa: q.eddsa})
+			l.take(sample{question: q.name, intended: intended, took: time.Since(intended), late: late, err: err, eddsa: q.eddsa})
 		})
 	}
 }

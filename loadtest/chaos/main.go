@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command chaos runs a keyway of its own with a pool of four tokens, sends it requests at a constant rate, checks every
+// Command chaos runs some keyways of its own, on one store, with a pool of four tokens, sends it requests at a constant rate, checks every
 // answer, and meanwhile breaks the tokens in every way it knows, all but one at a time. It exits with 1 when a promise of the
 // pool was broken, and writes a page that shows what happened. docs/ops/rehearsal.md says how to read it.
 package main
@@ -24,13 +24,19 @@ type settings struct {
 	dir    string // "" for one that is removed
 	time   time.Duration
 	rate   int
+	// gateways share the store, and the requests.
+	gateways int
 	// deadline is the gateway's for a request.
 	deadline time.Duration
 	seed     uint64
+	// defaults: the pool's settings are the defaults, and no token computes wrong signatures, which only verify_signatures notices.
+	defaults bool
 	html     string
 	json     string
 	// segment bounds how long a member is the one that is left able, rest how long faults are apart.
 	segment, rest span
+	// brief leaves out the faults that last long by nature: those that wait for work that hangs, or for a latch.
+	brief bool
 	// recovery is how long a member may take to serve again when nothing is wrong with it any more.
 	recovery time.Duration
 	// leaving is how long what the load needed may take to go when it has ended.
@@ -76,7 +82,10 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&s.dir, "dir", "", "keep tokens, store and log in this directory, which must not exist or be empty")
 	f.DurationVar(&s.time, "time", 10*time.Minute, "how long tokens are broken")
 	f.IntVar(&s.rate, "rate", 300, "requests a second")
+	f.IntVar(&s.gateways, "gateways", 2, "how many gateways share the store and the requests")
 	f.Uint64Var(&s.seed, "seed", 0, "which faults, when and for how long follows from this number; 0 chooses one")
+	f.BoolVar(&s.defaults, "defaults", false, "the pool's default settings: 3 attempts, and signatures not verified, so that none is made wrong")
+	f.DurationVar(&s.rest.max, "pause", s.rest.max, "the longest time between two faults of a member")
 	f.StringVar(&s.html, "html", "bin/chaos.html", "write the page with the report here; empty for none")
 	f.StringVar(&s.json, "json", "", "write the report as JSON here")
 	if err := f.Parse(args); err != nil {
@@ -87,6 +96,12 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	if s.time <= 0 || s.rate < 1 || s.rate > 100_000 {
 		return s, errors.New("-time must be positive and -rate from 1 to 100000")
+	}
+	if s.gateways < 1 || s.gateways > 9 {
+		return s, errors.New("-gateways must be from 1 to 9")
+	}
+	if s.rest.max < s.rest.min {
+		return s, fmt.Errorf("-pause must be at least %s", s.rest.min)
 	}
 	if s.seed == 0 {
 		s.seed = rand.Uint64N(1_000_000) + 1

@@ -15,7 +15,7 @@ import (
 //go:embed page.html
 var pageText string
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"number": func(i int) int { return i + 1 }}).Parse(pageText))
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"number": func(i int) int { return i + 1 }, "mib": func(b int64) string { return fmt.Sprintf("%d MiB", b/megabyte) }}).Parse(pageText))
 
 // Measures of the drawing, in its own units.
 const (
@@ -151,7 +151,7 @@ var stateClasses = map[string]string{"active": "active", "ejected": "ejected", "
 
 // lanes draws each member's states as a band and its faults above it.
 func (d *drawing) lanes(r *Report, top float64) {
-	d.text(left, top-14, "title", "Members: faults above, the pool's view of the member below; outlined: spared, the one that must serve")
+	d.text(left, top-14, "title", "Members: faults above, what each gateway makes of the member below; outlined: spared, the one that must serve")
 	bottom := top + float64(len(r.Members))*laneHeight
 	for i, m := range r.Members {
 		y := top + float64(i)*laneHeight
@@ -162,13 +162,14 @@ func (d *drawing) lanes(r *Report, top float64) {
 			}
 			to := float64(d.seconds)
 			for _, next := range r.States[j+1:] {
-				if next.Member == m {
+				if next.Member == m && next.Gateway == s.Gateway {
 					to = next.At
 					break
 				}
 			}
-			d.put(`<rect x="%.1f" y="%.1f" width="%.1f" height="9" class="%s"><title>%s is %s from %.1f to %.1f s %s</title></rect>`, d.x(s.At), y+26, d.x(to)-d.x(s.At), stateClasses[s.State],
-				m, s.State, s.At, to, template.HTMLEscapeString(s.Reason))
+			high := 12 / float64(max(r.Gateways, 1))
+			d.put(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" class="%s"><title>gateway %d: %s is %s from %.1f to %.1f s %s</title></rect>`, d.x(s.At), y+25+float64(s.Gateway-1)*high, d.x(to)-d.x(s.At), high-.8,
+				stateClasses[s.State], s.Gateway, m, s.State, s.At, to, template.HTMLEscapeString(s.Reason))
 		}
 		for n, f := range r.Faults {
 			if f.Member == m {
@@ -181,7 +182,7 @@ func (d *drawing) lanes(r *Report, top float64) {
 		}
 		for _, f := range r.Spared {
 			if f.Member == m {
-				d.put(`<rect x="%.1f" y="%.1f" width="%.1f" height="33" class="spared"><title>%s is spared from %.1f to %.1f s</title></rect>`, d.x(f.From), y+5, d.x(f.To)-d.x(f.From), m, f.From, f.To)
+				d.put(`<rect x="%.1f" y="%.1f" width="%.1f" height="34" class="spared"><title>%s is spared from %.1f to %.1f s</title></rect>`, d.x(f.From), y+5, d.x(f.To)-d.x(f.From), m, f.From, f.To)
 			}
 		}
 	}

@@ -44,16 +44,16 @@ func (d *deck) deal(r *rand.Rand) *fault {
 	return f
 }
 
-// newPlan plans for a time. faults are those each member can have.
-func newPlan(s settings, faults [][]*fault) plan {
+// newPlan plans for a time. faults are those each member can have; one of the first so many is spared.
+func newPlan(s settings, faults [][]*fault, spareable int) plan {
 	r := rand.New(rand.NewPCG(s.seed, 1))
 	decks := make([]*deck, len(faults))
 	for i, f := range faults {
 		decks[i] = &deck{all: f}
 	}
-	other := func(than int) int { return (than + 1 + r.IntN(len(faults)-1)) % len(faults) }
+	other := func(than int) int { return (than + 1 + r.IntN(spareable-1)) % spareable }
 	var p plan
-	spared := r.IntN(len(faults))
+	spared := r.IntN(spareable)
 	for planned := time.Duration(0); planned < s.time; {
 		pt := part{spared: spared, next: other(spared), lasts: min(s.segment.pick(r), s.time-planned), lanes: make([][]event, len(faults))}
 		for m := range faults {

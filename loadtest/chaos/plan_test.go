@@ -31,9 +31,9 @@ func fakeMembers() []*token {
 func allFaults() [][]*fault {
 	var out [][]*fault
 	for _, m := range fakeMembers() {
-		out = append(out, faultsOf(m))
+		out = append(out, faultsOf(m, settings{}))
 	}
-	return out
+	return append(out, visits())
 }
 
 func describe(p plan) string {
@@ -55,13 +55,13 @@ func TestAPlanFollowsFromItsSeedAndSparesAMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	faults := allFaults()
-	p := newPlan(s, faults)
-	if describe(p) != describe(newPlan(s, faults)) {
+	p := newPlan(s, faults, len(kinds))
+	if describe(p) != describe(newPlan(s, faults, len(kinds))) {
 		t.Error("the same seed, another plan")
 	}
 	other := s
 	other.seed++
-	if describe(p) == describe(newPlan(other, faults)) {
+	if describe(p) == describe(newPlan(other, faults, len(kinds))) {
 		t.Error("another seed, the same plan")
 	}
 	seen := map[string]bool{}
@@ -96,7 +96,7 @@ func TestWhatBreaksAPromise(t *testing.T) {
 	const deadline = 5 * time.Second
 	begun := time.Now().Add(-time.Minute)
 	sample1 := func(at, took time.Duration, err error, eddsa bool) sample {
-		return sample{"q", begun.Add(at), took, err, eddsa}
+		return sample{question: "q", intended: begun.Add(at), took: took, err: err, eddsa: eddsa}
 	}
 	for _, c := range []struct {
 		name   string
@@ -108,6 +108,7 @@ func TestWhatBreaksAPromise(t *testing.T) {
 		{"right", sample1(time.Second, time.Millisecond, nil, false), 1, Count{Right: 1}, ""},
 		{"failed", sample1(time.Second, time.Millisecond, errors.New("502"), false), 1, Count{Failed: 1}, noFailure},
 		{"late", sample1(time.Second, deadline+grace+1, nil, false), 1, Count{Late: 1}, noLateAnswer},
+		{"sent late, answered in time", sample{question: "q", intended: begun, took: deadline + 2*time.Second, late: 2 * time.Second}, 1, Count{Right: 1}, ""},
 		{"just in time", sample1(time.Second, deadline+grace, nil, false), 1, Count{Right: 1}, ""},
 		{"wrong", sample1(time.Second, time.Millisecond, wrong("x"), false), 1, Count{Wrong: 1}, noWrongAnswer},
 		{"Ed25519 without a token that has it", sample1(time.Second, time.Millisecond, errors.New("503"), true), 1, Count{Excused: 1}, ""},
@@ -151,7 +152,7 @@ func TestWhatIsLeftBehind(t *testing.T) {
 func TestThePageIsWholeAndEscapes(t *testing.T) {
 	r := &Report{
 		Seed: 3, Deadline: 5, Command: "go run", Counts: map[string]*Count{"q<b>": {Right: 1, Failed: 2}}, Members: []string{"a", "b"}, Seconds: []Second{{Latency{1, 2, 3}, 10, 0}, {Latency{}, 0, 2}},
-		Faults: []Fault{{"a", "<script>", 0, 1}}, States: []State{{"a", "active", "", 0}, {"a", "ejected", "a<b", .5}}, Spared: []Fault{{"b", "spared", 0, 2}},
+		Faults: []Fault{{"a", "<script>", 0, 1}}, States: []State{{1, "a", "active", "", 0}, {1, "a", "ejected", "a<b", .5}}, Spared: []Fault{{"b", "spared", 0, 2}},
 		Broken: []Broken{{Promise: noFailure, What: "<i>", At: 1, Faults: []string{"a: <script>"}}},
 	}
 	b, err := r.page()

@@ -25,6 +25,8 @@ type record struct {
 	faults  []Fault
 	states  []State
 	broken  []Broken
+	// sentLate is by how much the latest request was sent later than it was to be.
+	sentLate time.Duration
 }
 
 // second is what was to start within one second.
@@ -58,10 +60,11 @@ type Fault struct {
 
 // State is a member's state from a time on, until its next one.
 type State struct {
-	Member string  `json:"member"`
-	State  string  `json:"state"`
-	Reason string  `json:"reason,omitempty"`
-	At     float64 `json:"at"`
+	Gateway int     `json:"gateway"`
+	Member  string  `json:"member"`
+	State   string  `json:"state"`
+	Reason  string  `json:"reason,omitempty"`
+	At      float64 `json:"at"`
 }
 
 // Broken is a promise that was not kept.
@@ -83,6 +86,10 @@ const (
 	comesBack     = "a member whose faults are over serves again"
 	ordersWork    = "operators' orders are carried out"
 	noLeak        = "nothing is left behind"
+
+	pinsTriedOnce  = "a refused PIN is tried once and latches the member"
+	leaksEnd       = "a worker that grows too large is replaced"
+	gatewaysFollow = "the other gateways follow an operator's order"
 )
 
 func newRecord(begun time.Time, deadline time.Duration, members []*token) *record {
@@ -108,22 +115,25 @@ func (r *record) sample(s sample) {
 	}
 	sec := &r.seconds[n]
 	end := s.intended.Add(s.took)
+	r.sentLate = max(r.sentLate, s.late)
+	// The gateway's deadline begins when a request is sent. That it was sent late is this machine's doing, and is told apart.
+	tooLate := s.took-s.late > r.deadline+grace
 	excused := s.eddsa && !r.eddsaAble(s.intended, end)
 	switch {
 	case errors.Is(s.err, errWrong):
 		c.Wrong++
 		sec.failed++
 		r.breakLocked(noWrongAnswer, fmt.Sprintf("%s: %v", s.question, s.err), end)
-	case excused && (s.err != nil || s.took > r.deadline+grace):
+	case excused && (s.err != nil || tooLate):
 		c.Excused++
 	case s.err != nil:
 		c.Failed++
 		sec.failed++
 		r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.question, s.err, s.took.Round(time.Millisecond)), end)
-	case s.took > r.deadline+grace:
+	case tooLate:
 		c.Late++
 		sec.failed++
-		r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, s.took.Round(time.Millisecond)), end)
+		r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, (s.took-s.late).Round(time.Millisecond)), end)
 	default:
 		c.Right++
 		sec.took = append(sec.took, s.took)
@@ -172,18 +182,18 @@ func (r *record) fault(member, name string) (end func()) {
 }
 
 // state notes a member's state if it is another than before.
-func (r *record) state(member, state, reason string) {
+func (r *record) state(gateway int, member, state, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := len(r.states) - 1; i >= 0; i-- {
-		if s := r.states[i]; s.Member == member {
+		if s := r.states[i]; s.Member == member && s.Gateway == gateway {
 			if s.State == state {
 				return
 			}
 			break
 		}
 	}
-	r.states = append(r.states, State{member, state, reason, r.since(time.Now())})
+	r.states = append(r.states, State{gateway, member, state, reason, r.since(time.Now())})
 }
 
 // breaks notes a broken promise.

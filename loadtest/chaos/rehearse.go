@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,31 +27,35 @@ func rehearse(ctx context.Context, s settings, say io.Writer) (_ *Report, err er
 		return nil, err
 	}
 	fmt.Fprintf(say, "chaos: seed %d; making tokens and keys\n", s.seed)
-	g, err := startGateway(ctx, s.keyway, dir, s.deadline)
+	c, err := startCluster(ctx, s, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, g.stop()) }()
-	a, err := newAsker(ctx, g)
+	defer func() { err = errors.Join(err, c.stop()) }()
+	a, err := newAsker(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	r := &rehearsal{settings: s, g: g, asker: a, say: say}
+	r := &rehearsal{settings: s, c: c, all: append(slices.Clone(c.members), c.visitor), asker: a, say: say}
 	rep, err := r.run(ctx)
 	if s.dir != "" && rep != nil && rep.broke(noLeak) {
-		fmt.Fprintf(say, "chaos: what every goroutine does is at the end of %s\n", g.logFile)
-		return rep, errors.Join(err, g.dump())
+		fmt.Fprintf(say, "chaos: what every goroutine does is at the end of the logs in %s\n", dir)
+		for _, g := range c.gateways {
+			err = errors.Join(err, g.dump())
+		}
+		return rep, err
 	}
 	return rep, err
 }
 
 type rehearsal struct {
 	settings
-	g     *gateway
+	c     *cluster
+	all   []*token // the members and the visitor
 	asker *asker
 	say   io.Writer
 	rec   *record
-	after Resources
+	after []Resources // of each gateway
 }
 
 // Times around the part in which tokens are broken.
@@ -63,23 +68,26 @@ const (
 func (r *rehearsal) run(ctx context.Context) (*Report, error) {
 	r.send(ctx, warmUp, func(sample) {})
 	time.Sleep(settled)
-	before, err := r.g.resources(ctx)
+	before, err := r.c.resources(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var faults [][]*fault
-	for _, t := range r.g.members {
-		faults = append(faults, faultsOf(t))
+	for _, t := range r.c.members {
+		faults = append(faults, faultsOf(t, r.settings))
 	}
-	p := newPlan(r.settings, faults)
-	r.rec = newRecord(time.Now(), r.deadline, r.g.members)
+	faults = append(faults, visits())
+	p := newPlan(r.settings, faults, len(r.c.members))
+	r.rec = newRecord(time.Now(), r.deadline, r.all)
 	r.rec.spare(p[0].spared)
 	watched, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	loaded, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
 	var background sync.WaitGroup
-	background.Go(func() { r.watch(watched) })
+	for n := range r.c.gateways {
+		background.Go(func() { r.watch(watched, n) })
+	}
 	background.Go(func() { (&load{r.asker, r.rate, r.seed, 2 * r.deadline, r.rec.sample}).run(loaded) })
 	err = r.play(ctx, p)
 	if err == nil {
@@ -104,10 +112,10 @@ func (r *rehearsal) send(ctx context.Context, d time.Duration, take func(sample)
 // play carries out the plan.
 func (r *rehearsal) play(ctx context.Context, p plan) error {
 	for i, part := range p {
-		fmt.Fprintf(r.say, "chaos: %4.0f s: %s is spared for %s\n", time.Since(r.rec.begun).Seconds(), r.g.members[part.spared].record.Name, part.lasts.Round(time.Second))
+		fmt.Fprintf(r.say, "chaos: %4.0f s: %s is spared for %s\n", time.Since(r.rec.begun).Seconds(), r.all[part.spared].record.Name, part.lasts.Round(time.Second))
 		var lanes sync.WaitGroup
 		for m, events := range part.lanes {
-			lanes.Go(func() { r.lane(ctx, r.g.members[m], events) })
+			lanes.Go(func() { r.lane(ctx, r.all[m], events) })
 		}
 		ends := time.NewTimer(part.lasts)
 		lanes.Wait()
@@ -132,16 +140,28 @@ func (r *rehearsal) lane(ctx context.Context, t *token, events []event) {
 			return
 		}
 		over := r.rec.fault(t.record.Name, e.fault.name)
-		end, err := e.fault.begin(ctx, r.g, t)
+		end, err := e.fault.begin(ctx, r.c, t)
+		r.failed(ctx, t, e.fault, err)
 		if err == nil {
 			sleep(ctx, e.lasts)
-			err = end(context.WithoutCancel(ctx))
+		}
+		if end != nil {
+			r.failed(ctx, t, e.fault, end(context.WithoutCancel(ctx)))
 		}
 		over()
-		if err != nil && ctx.Err() == nil {
-			r.rec.breaks(ordersWork, fmt.Sprintf("%s, %s: %v", t.record.Name, e.fault.name, err))
-		}
 	}
+}
+
+// failed notes what went wrong where a fault was begun or ended.
+func (r *rehearsal) failed(ctx context.Context, t *token, f *fault, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	promise := ordersWork
+	if b := (*breach)(nil); errors.As(err, &b) {
+		promise = b.promise
+	}
+	r.rec.breaks(promise, fmt.Sprintf("%s, %s: %v", t.record.Name, f.name, err))
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -155,34 +175,32 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// handOver waits until the member that is spared next serves, and spares it.
+// handOver waits until the member that is spared next serves on every gateway, and spares it.
 func (r *rehearsal) handOver(ctx context.Context, next int) error {
-	name := r.g.members[next].record.Name
+	t := r.all[next]
 	began := time.Now()
 	late := false
 	for good := 0; good < 3; { // three times in a row
-		st, err := r.g.stat(ctx)
-		if err != nil {
-			return fmt.Errorf("asking for the members: %w", err)
-		}
 		good++
-		why := "it is not there"
-		for _, m := range st.Members {
-			if m.Name == name {
-				why = fmt.Sprintf("it is %s: %s", m.State, m.Reason)
-				if m.State == pool.Active {
-					why = ""
-				}
+		for _, g := range r.c.gateways {
+			m, err := g.member(ctx, t)
+			if err != nil {
+				return fmt.Errorf("asking for the members: %w", err)
 			}
-		}
-		if why != "" {
+			if m != nil && m.State == pool.Active {
+				continue
+			}
 			good = 0
+			why := fmt.Sprintf("on %s it is not there", g.name)
+			if m != nil {
+				why = fmt.Sprintf("on %s it is %s: %s", g.name, m.State, m.Reason)
+			}
 			if time.Since(began) > r.recovery && !late {
 				late = true
-				r.rec.breaks(comesBack, fmt.Sprintf("%s after %s: %s", name, r.recovery, why))
+				r.rec.breaks(comesBack, fmt.Sprintf("%s after %s: %s", t.record.Name, r.recovery, why))
 			}
 			if time.Since(began) > 10*r.recovery {
-				return fmt.Errorf("%s does not come back, so no member could be left able: %s", name, why)
+				return fmt.Errorf("%s does not come back, so no member could be left able: %s", t.record.Name, why)
 			}
 		}
 		if !sleep(ctx, 200*time.Millisecond) {
@@ -193,9 +211,9 @@ func (r *rehearsal) handOver(ctx context.Context, next int) error {
 	return nil
 }
 
-// calm waits until every member serves, and a little longer.
+// calm waits until every member serves everywhere, and a little longer.
 func (r *rehearsal) calm(ctx context.Context) error {
-	for _, t := range r.g.members {
+	for _, t := range r.c.members {
 		if t.module != nil {
 			if err := t.module.Write(); err != nil {
 				return err
@@ -204,7 +222,10 @@ func (r *rehearsal) calm(ctx context.Context) error {
 	}
 	began := time.Now()
 	for {
-		err := r.g.complete(ctx)
+		var err error
+		for _, g := range r.c.gateways {
+			err = errors.Join(err, r.c.complete(ctx, g))
+		}
 		if err == nil {
 			break
 		}
@@ -219,48 +240,4 @@ func (r *rehearsal) calm(ctx context.Context) error {
 	fmt.Fprintf(r.say, "chaos: every member serves %.1f s after the last fault\n", time.Since(began).Seconds())
 	sleep(ctx, calmEnd)
 	return ctx.Err()
-}
-
-// watch notes the members' states, and that the spared one serves.
-func (r *rehearsal) watch(ctx context.Context) {
-	type seen struct {
-		sparing
-		epoch uint64
-	}
-	var was seen
-	for sleep(ctx, 150*time.Millisecond) {
-		s, ok := r.rec.sparedNow()
-		st, err := r.g.stat(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			r.rec.breaks(ordersWork, fmt.Sprintf("asking for the members: %v", err))
-			continue
-		}
-		again, _ := r.rec.sparedNow()
-		there := map[string]bool{}
-		for _, m := range st.Members {
-			there[m.Name] = true
-			r.rec.state(m.Name, string(m.State), m.Reason)
-			if m.State == pool.Latched {
-				r.rec.breaks(comesBack, m.Name+" latched, and no PIN was wrong: "+m.Reason)
-			}
-			if !ok || again != s || m.Name != r.g.members[s.member].record.Name {
-				continue
-			}
-			if was.sparing != s {
-				was = seen{s, m.Epoch}
-			}
-			if m.State != pool.Active || m.Epoch != was.epoch {
-				r.rec.breaks(noTrip, fmt.Sprintf("%s is %s, epoch %d, was %d: %s", m.Name, m.State, m.Epoch, was.epoch, m.Reason))
-				was.epoch = m.Epoch
-			}
-		}
-		for _, t := range r.g.members {
-			if !there[t.record.Name] {
-				r.rec.state(t.record.Name, "removed", "")
-			}
-		}
-	}
 }

@@ -25,14 +25,17 @@ type Report struct {
 	Deadline float64           `json:"deadline"`
 	Counts   map[string]*Count `json:"counts"`
 	Latency  Latency           `json:"latency"`
-	Seconds  []Second          `json:"seconds"`
-	Members  []string          `json:"members"`
-	Spared   []Fault           `json:"spared"` // who had no fault, from when to when
-	Faults   []Fault           `json:"faults"`
-	States   []State           `json:"states"`
-	Before   Resources         `json:"before"`
-	After    Resources         `json:"after"`
-	Broken   []Broken          `json:"broken"`
+	// SentLate is by how many milliseconds the latest request was sent later than it was to be, since this machine was busy.
+	SentLate float64     `json:"sent_late"`
+	Seconds  []Second    `json:"seconds"`
+	Members  []string    `json:"members"`
+	Spared   []Fault     `json:"spared"` // who had no fault, from when to when
+	Faults   []Fault     `json:"faults"`
+	States   []State     `json:"states"`
+	Gateways int         `json:"gateways"`
+	Before   []Resources `json:"before"` // of each gateway
+	After    []Resources `json:"after"`
+	Broken   []Broken    `json:"broken"`
 }
 
 // Latency is a distribution in milliseconds, from the moment a request was to start.
@@ -61,13 +64,17 @@ func latencyOf(took []time.Duration) Latency {
 }
 
 // report sums up. Nothing is sent any more.
-func (r *rehearsal) report(before Resources) *Report {
+func (r *rehearsal) report(before []Resources) *Report {
 	rec := r.rec
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
+	command := fmt.Sprintf("go run ./loadtest/chaos -time %s -rate %d -gateways %d -pause %s -seed %d", r.time, r.rate, r.gateways, r.rest.max, r.seed)
+	if r.defaults {
+		command += " -defaults"
+	}
 	out := &Report{
-		Seed: r.seed, Rate: r.rate, Counts: rec.counts, Faults: rec.faults, States: rec.states, Before: before, After: r.after, Broken: rec.broken,
-		Command:  fmt.Sprintf("go run ./loadtest/chaos -time %s -rate %d -seed %d", r.time, r.rate, r.seed),
+		Seed: r.seed, Rate: r.rate, Gateways: r.gateways, Counts: rec.counts, Faults: rec.faults, States: rec.states, Before: before, After: r.after, Broken: rec.broken,
+		Command:  command,
 		Deadline: r.deadline.Seconds(),
 		Lasted:   rec.since(time.Now()),
 	}
@@ -77,11 +84,12 @@ func (r *rehearsal) report(before Resources) *Report {
 		out.Seconds = append(out.Seconds, Second{latencyOf(s.took), len(s.took), s.failed})
 	}
 	out.Latency = latencyOf(all)
-	for _, t := range r.g.members {
+	out.SentLate = float64(rec.sentLate.Microseconds()) / 1000
+	for _, t := range r.all {
 		out.Members = append(out.Members, t.record.Name)
 	}
 	for i, s := range rec.spared {
-		f := Fault{Member: r.g.members[s.member].record.Name, Name: "spared", From: rec.since(s.at), To: float64(len(out.Seconds))}
+		f := Fault{Member: r.all[s.member].record.Name, Name: "spared", From: rec.since(s.at), To: float64(len(out.Seconds))}
 		if i+1 < len(rec.spared) {
 			f.To = rec.since(rec.spared[i+1].at)
 		}
@@ -121,8 +129,14 @@ func (r *Report) table(w io.Writer) {
 	_ = t.Flush() // to memory or a terminal
 	fmt.Fprintf(w, "\n%d faults of %d kinds in %.0f s; latency from the intended start: p50 %.1f ms, p99 %.1f ms, longest %.0f ms\n",
 		len(r.Faults), r.kinds(), r.Lasted, r.Latency.P50, r.Latency.P99, r.Latency.Max)
-	fmt.Fprintf(w, "goroutines %d → %d, threads %d → %d, files %d → %d, memory %d → %d MiB\n", r.Before.Goroutines, r.After.Goroutines,
-		r.Before.Threads, r.After.Threads, r.Before.Files, r.After.Files, r.Before.RSS/megabyte, r.After.RSS/megabyte)
+	if r.SentLate > 100 {
+		fmt.Fprintf(w, "this machine is too busy for the rate: a request was sent %.0f ms late, which is in the latencies and not in the deadline\n", r.SentLate)
+	}
+	for i := range min(len(r.Before), len(r.After)) {
+		b, a := r.Before[i], r.After[i]
+		fmt.Fprintf(w, "gateway %d: goroutines %d → %d, threads %d → %d, files %d → %d, memory %d → %d MiB\n", i+1,
+			b.Goroutines, a.Goroutines, b.Threads, a.Threads, b.Files, a.Files, b.RSS/megabyte, a.RSS/megabyte)
+	}
 	for _, b := range r.Broken {
 		fmt.Fprintf(w, "BROKEN at %.1f s: %s: %s\n    spared: %s; faults: %v\n", b.At, b.Promise, b.What, b.Spared, b.Faults)
 	}

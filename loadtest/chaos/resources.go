@@ -34,11 +34,22 @@ type MemberResources struct {
 	RSS           int64 `json:"rss"`
 }
 
-// resources looks at the gateway and its workers.
-func (g *gateway) resources(ctx context.Context) (Resources, error) {
-	out := Resources{Members: map[string]MemberResources{}}
-	g.http.CloseIdleConnections() // theirs end with ours
+// resources looks at every gateway and its workers.
+func (c *cluster) resources(ctx context.Context) (all []Resources, err error) {
+	c.http.CloseIdleConnections() // theirs end with ours
 	time.Sleep(100 * time.Millisecond)
+	for _, g := range c.gateways {
+		r, err := g.resources(ctx, c.members)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func (g *gateway) resources(ctx context.Context, members []*token) (Resources, error) {
+	out := Resources{Members: map[string]MemberResources{}}
 	st, err := g.stat(ctx)
 	if err != nil {
 		return out, err
@@ -53,7 +64,7 @@ func (g *gateway) resources(ctx context.Context) (Resources, error) {
 				return out, err
 			}
 		}
-		for _, t := range g.members {
+		for _, t := range members {
 			if t.record.Name != m.Name || t.module == nil || m.PID == 0 {
 				continue
 			}
@@ -118,21 +129,27 @@ func processOf(pid int) (threads, files int, rss int64, err error) {
 
 // compare notes what is left behind, once it has had time to go: fasthttp keeps a goroutine of a closed connection for up to
 // 20 s, and Go keeps threads and memory that it once needed.
-func (r *rehearsal) compare(ctx context.Context, before Resources) error {
+func (r *rehearsal) compare(ctx context.Context, before []Resources) error {
 	var left []string
 	for began := time.Now(); ; {
 		if !sleep(ctx, settled) {
 			return ctx.Err()
 		}
 		var err error
-		if r.after, err = r.g.resources(ctx); err != nil {
+		if r.after, err = r.c.resources(ctx); err != nil {
 			return err
 		}
 		idle := 0
 		if r.leaving < 20*time.Second {
-			idle = int(r.g.connections.Load())
+			idle = int(r.c.connections.Load())
 		}
-		if left = leftBehind(before, r.after, idle); len(left) == 0 || time.Since(began) > r.leaving {
+		left = nil
+		for i, g := range r.c.gateways {
+			for _, l := range leftBehind(before[i], r.after[i], idle) {
+				left = append(left, g.name+": "+l)
+			}
+		}
+		if len(left) == 0 || time.Since(began) > r.leaving {
 			break
 		}
 	}
@@ -153,9 +170,9 @@ func leftBehind(before, after Resources, idle int) (left []string) {
 		}
 	}
 	check("goroutines", int64(before.Goroutines), int64(after.Goroutines), 15+int64(idle))
-	check("threads of the gateway", int64(before.Threads), int64(after.Threads), 15)
-	check("open files of the gateway", int64(before.Files), int64(after.Files), 10)
-	check("memory of the gateway (MiB)", before.RSS/megabyte, after.RSS/megabyte, 96)
+	check("threads", int64(before.Threads), int64(after.Threads), 15)
+	check("open files", int64(before.Files), int64(after.Files), 10)
+	check("memory (MiB)", before.RSS/megabyte, after.RSS/megabyte, 96)
 	for name, a := range after.Members {
 		b := before.Members[name]
 		if a.Sessions != b.Sessions || a.TokenSessions != b.TokenSessions {

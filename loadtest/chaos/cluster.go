@@ -1,0 +1,264 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"keyway/lifecycle"
+	"keyway/lifecycle/adminapi"
+	"keyway/lifecycle/key"
+	"keyway/pool"
+)
+
+// grace is how much later than its deadline an answer may come.
+const grace = 50 * time.Millisecond
+
+// keepIdle is how long a connection is kept that is not used: less than the gateway keeps it, so that no request is sent just when
+// it is being closed.
+const keepIdle = 30 * time.Second
+
+// poolName is the pool of all members.
+const poolName = "default"
+
+// cluster is some gateways on one store. Operators' orders go to the first one; the others must follow it.
+type cluster struct {
+	gateways []*gateway
+	deadline time.Duration // the gateways' for a request
+	defaults bool          // as the settings say
+	token    string        // of the client
+	// members are those of the configuration; visitor is one more that operators add and remove.
+	members     []*token
+	visitor     *token
+	http        *http.Client
+	connections atomic.Int64 // that were ever made for requests
+}
+
+// startCluster makes tokens and configurations in dir and starts the gateways; it returns when every member serves on each
+// and the keys are made. Stop it.
+func startCluster(ctx context.Context, s settings, dir string) (_ *cluster, err error) {
+	keyway, err := filepath.Abs(s.keyway)
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{deadline: s.deadline, defaults: s.defaults}
+	c.http = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, IdleConnTimeout: keepIdle, DialContext: c.dial}}
+	custody, members, visitor, err := makeTokens(ctx, keyway, dir)
+	if err != nil {
+		return nil, err
+	}
+	c.members, c.visitor = members, visitor
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.stop())
+		}
+	}()
+	admin := lifecycle.MintToken(adminapi.TokenPrefix)
+	for n := range s.gateways {
+		g := &gateway{name: fmt.Sprintf("gateway %d", n+1), adminToken: admin, http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
+		config := filepath.Join(dir, fmt.Sprintf("keyway%d.yaml", n+1))
+		if err := c.configure(g, config, dir, custody); err != nil {
+			return nil, err
+		}
+		if err := g.start(keyway, config, filepath.Join(dir, fmt.Sprintf("keyway%d.log", n+1))); err != nil {
+			return nil, err
+		}
+		c.gateways = append(c.gateways, g)
+		if err := c.ready(ctx, g); err != nil { // one after the other: the first makes the store and the KEKs
+			return nil, err
+		}
+	}
+	return c, c.furnish(ctx)
+}
+
+func (c *cluster) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c.connections.Add(1)
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr)
+}
+
+// maxMemory is where the worker of a member whose library may leak is replaced.
+const maxMemory = 256 * megabyte
+
+// configure writes a gateway's configuration. JSON is YAML.
+func (c *cluster) configure(g *gateway, file, dir string, custody *token) error {
+	ports := make([]string, 2)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = l.Close() }() // both at once, so that they differ
+		ports[i] = l.Addr().String()
+	}
+	g.url, g.admin = "http://"+ports[0], "http://"+ports[1]
+	cust, err := custody.settings()
+	if err != nil {
+		return err
+	}
+	cust["auto_root"] = true
+	var members []any
+	for _, t := range c.members {
+		m, err := t.settings()
+		if err != nil {
+			return err
+		}
+		members = append(members, m)
+	}
+	p := map[string]any{"name": poolName, "members": members}
+	if !c.defaults {
+		p["attempts"], p["verify_signatures"] = len(members), true
+	}
+	b, err := json.MarshalIndent(map[string]any{
+		"listen": ports[0], "clear_text": true,
+		"admin":   map[string]any{"listen": ports[1], "admins": []any{map[string]any{"name": "chaos", "token_sha256": key.HashToken(g.adminToken)}}},
+		"store":   map[string]any{"path": filepath.Join(dir, "keyway.db")},
+		"custody": cust,
+		"pools":   []any{p},
+		"limits":  map[string]any{"op_timeout": c.deadline.String()},
+	}, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
+}
+
+// keys are made at the start, one for each algorithm.
+var keys = []lifecycle.KeyRequest{
+	{Name: "wrap", Algorithm: key.AES256}, {Name: "ec", Algorithm: key.ECP256}, {Name: "rsa", Algorithm: key.RSA2048},
+	{Name: "mac", Algorithm: key.HMACSHA256}, {Name: "ed", Algorithm: key.Ed25519},
+}
+
+// ready waits until every member serves on a gateway.
+func (c *cluster) ready(ctx context.Context, g *gateway) error {
+	if err := g.until(ctx, time.Minute, "answers", func() error { return g.order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
+		return err
+	}
+	return g.until(ctx, time.Minute, "has all members", func() error { return c.complete(ctx, g) })
+}
+
+func (c *cluster) furnish(ctx context.Context) error {
+	g := c.gateways[0]
+	for _, k := range keys {
+		if err := g.order(ctx, http.MethodPost, "/admin/v1/keys", k, nil); err != nil {
+			return err
+		}
+	}
+	var client struct {
+		Token string `json:"token"`
+	}
+	if err := g.order(ctx, http.MethodPost, "/admin/v1/clients", map[string]any{"name": "chaos"}, &client); err != nil {
+		return err
+	}
+	c.token = client.Token
+	if err := g.order(ctx, http.MethodPost, "/admin/v1/grants", map[string]any{"client": "chaos", "pattern": "*", "usages": key.Originator | key.Recipient}, nil); err != nil {
+		return err
+	}
+	for _, g := range c.gateways { // the others hear of it from the store
+		if err := g.until(ctx, 10*time.Second, "knows the client and the keys", func() error { return c.mayWrap(ctx, g) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayWrap returns nil when the client may use a key on g.
+func (c *cluster) mayWrap(ctx context.Context, g *gateway) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url+"/api/v1/keys/wrap/wrap", strings.NewReader(`{"plaintext_key":"AAAAAAAAAAAAAAAAAAAAAA=="}`))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = refusal(res.StatusCode, b)
+	}
+	return err
+}
+
+// complete returns nil when every member of the configuration is active on g, and no other is there.
+func (c *cluster) complete(ctx context.Context, g *gateway) error {
+	s, err := g.stat(ctx)
+	if err != nil {
+		return err
+	}
+	active := 0
+	var why []error
+	for _, m := range s.Members {
+		if m.State == pool.Active {
+			active++
+		} else {
+			why = append(why, fmt.Errorf("%s is %s (%s)", m.Name, m.State, m.Reason))
+		}
+	}
+	if active != len(c.members) || len(s.Members) != active {
+		return fmt.Errorf("on %s %d members serve, not %d: %w", g.name, active, len(c.members), errors.Join(why...))
+	}
+	return nil
+}
+
+// stop stops every gateway. It is safe to call twice.
+func (c *cluster) stop() (err error) {
+	c.http.CloseIdleConnections()
+	for _, g := range c.gateways {
+		err = errors.Join(err, g.stop())
+	}
+	return err
+}
+
+// How soon the other gateways must do what was ordered on the first one. Taking a member out waits for the work under way there, for at most
+// 30 s, and putting it in waits for that.
+const (
+	followWithin     = 5 * time.Second
+	followAfterDrain = 40 * time.Second
+)
+
+// followed waits until a member is on every gateway as is says, which the store tells all but the first; is gets nil for a member that is not
+// there. It returns a breach when one takes too long.
+func (c *cluster) followed(ctx context.Context, t *token, what string, within time.Duration, is func(*pool.MemberStat) bool) error {
+	for _, g := range c.gateways[1:] {
+		began := time.Now()
+		for {
+			m, err := g.member(ctx, t)
+			if err != nil {
+				return err
+			}
+			if is(m) {
+				break
+			}
+			if time.Since(began) > within {
+				state := "not there"
+				if m != nil {
+					state = fmt.Sprintf("%s (%s)", m.State, m.Reason)
+				}
+				return &breach{gatewaysFollow, fmt.Sprintf("%s after %s on the first gateway: on %s it is %s", what, within, g.name, state)}
+			}
+			if !sleep(ctx, 50*time.Millisecond) {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// breach is a promise that was found broken where a fault begins or ends.
+type breach struct{ promise, what string }
+
+func (b *breach) Error() string { return b.promise + ": " + b.what }
