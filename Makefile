@@ -82,8 +82,9 @@ load: deps build bin/k6 ## a short load test against a keyway dev of its own
 CHAOS_TIME ?= 10m
 CHAOS_RATE ?= 300
 CHAOS_SEED ?= 0
+CHAOS_ARGS ?=
 chaos: deps build ## break tokens for CHAOS_TIME while requests flow, and check every answer; report in bin/chaos.html
-	$(GO) run ./loadtest/chaos -keyway bin/keyway -time $(CHAOS_TIME) -rate $(CHAOS_RATE) -seed $(CHAOS_SEED) -html bin/chaos.html -json bin/chaos.json
+	$(GO) run ./loadtest/chaos -keyway bin/keyway -time $(CHAOS_TIME) -rate $(CHAOS_RATE) -seed $(CHAOS_SEED) $(CHAOS_ARGS) -html bin/chaos.html -json bin/chaos.json
 
 bin/k6: ## the load generator, built once from its module; make clean removes it
 	@echo "Building k6 $(K6_VERSION), which takes a few minutes the first time"
