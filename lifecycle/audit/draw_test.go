@@ -37,7 +37,7 @@ func drawValue(t *rapid.T, v reflect.Value) {
 	case Origin:
 		set(Origin(rapid.StringMatching(`[A-Za-z0-9._:/-]{1,30}`).Draw(t, "origin")))
 	case Pattern:
-		set(Pattern(rapid.StringMatching(`[a-z0-9._*?\[\]^\\-]{1,30}`).Draw(t, "pattern")))
+		set(Pattern(rapid.StringMatching(`[!-~]{1,30}`).Draw(t, "pattern")))
 	case Text:
 		set(drawText.Filter(func(s Text) bool { return s != "" }).Draw(t, "text"))
 	case Number:

@@ -25,7 +25,7 @@ type Principal string
 // Origin is the first line of a log's checkpoints: 1 to 128 characters, a host and path that need not exist.
 type Origin string
 
-// Pattern is the pattern of a grant, in the letters of names with * ? [ ] ^ and backslash.
+// Pattern is the pattern of a grant, as path.Match has it: 1 to 256 printable ASCII characters without spaces.
 type Pattern string
 
 // Number is a count or an identifying number between 0 and 2^53-1, which JSON keeps exactly.
@@ -98,7 +98,7 @@ var (
 
 	principalRE = regexp.MustCompile(`^[A-Za-z0-9._@:/-]{1,128}$`)
 	originRE    = regexp.MustCompile(`^[A-Za-z0-9._:/-]{1,128}$`)
-	patternRE   = regexp.MustCompile(`^[a-z0-9._*?\[\]^\\-]{1,128}$`)
+	patternRE   = regexp.MustCompile(`^[!-~]{1,256}$`)
 )
 
 // HashOf returns the SHA-256 of b.
