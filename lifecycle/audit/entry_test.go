@@ -193,7 +193,7 @@ func TestTextHoldsNoKeys(t *testing.T) {
 	for _, s := range []string{
 		key32, key32[:32], strings.ToUpper(key32), "component " + key32 + " entered", "AAECAwQFBgcICQoLDA0ODw==", "c2VjcmV0LXNlY3JldC1zZWNy12ZXQ=",
 		"0011 2233 4455 6677 8899 AABB CCDD EEFF", "00112233-44556677-8899aabb-ccddeeff", "00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff",
-		"k Zx_8-qP2/aB3dE5fG7hI9jK1 z",
+		"k Zx_8-qP2/aB3dE5fG7hI9jK1 z", "mfrggzdfmztwq2lknnwg23tpoa2tsnbt",
 	} {
 		x := Text(s)
 		if x.check() == nil {
@@ -254,6 +254,10 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 	f("event is missing", func(e *Entry) { e.Details.Event = 0 })
 	f("role has no place", func(e *Entry) { e.Details.Role = RoleAuditor })
 	f("unprintable", func(e *Entry) { e.Details.Reason = "a\x00b" })
+	f("text of 257 bytes", func(e *Entry) { e.Details.Reason = Text(strings.Repeat("long ", 52)[:257]) })
+	f("not refused", func(e *Entry) {
+		e.Action, e.Details, e.Object = LoginRefused, Details{}, Object{Kind: KindNode, Name: "n1"}
+	})
 	f("not authenticated", func(e *Entry) { e.Actor.Auth = ByNothing })
 }
 

@@ -43,6 +43,21 @@ func TestFactsOfTheStore(t *testing.T) {
 	}
 }
 
+func TestDecodeFactRefusesOtherForms(t *testing.T) {
+	for _, s := range []string{
+		``, `{}`, `{"details":{"burst":0},"object":{"kind":"client","name":"a"}}`, `{"details":{},"object":{"kind":"job","id":"01000000000000000000000000000000"}}`,
+		`{"details":{},"object":{"kind":"member","name":"a"}}`, `{"details":{"role":"auditor"},"object":{"kind":"client","name":"a"}}`, `{"details": {},"object":{"kind":"client","name":"a"}}`,
+		`{"details":{},"object":{"kind":"client","name":"A"}}`,
+	} {
+		if f, err := DecodeFact([]byte(s)); err == nil {
+			t.Errorf("%s was read as %+v", s, f)
+		}
+	}
+	if _, err := DecodeFact([]byte(`{"details":{},"object":{"kind":"client","name":"a"}}`)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFactRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kind := rapid.SampledFrom(sortedKeys(shapes)).Draw(t, "kind")

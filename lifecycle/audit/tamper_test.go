@@ -283,7 +283,12 @@ func TestForgedCheckpointsAreCaught(t *testing.T) {
 		*c = 'A'
 	}
 	forge(t, "one of two signatures changed", with(parts, at[1], quote([]byte(text+"\n\n"+lines[0]+string(raw)))), o, CheckSignature)
-	// Only keys of the kind count: a witness's key is not one for plain signatures.
+	// Sections have one order.
+	entry := where(parts, lineEntry)[3]
+	forge(t, "a key among the entries", slices.Insert(slices.Clone(parts), entry, parts[1]), o, CheckForm)
+	forge(t, "an entry after the state", slices.Insert(slices.Clone(parts), len(parts)-1, parts[entry]), o, CheckForm)
+	forge(t, "a line that no bundle has", slices.Insert(slices.Clone(parts), entry, part{`{"note":`, `"x"`}), o, CheckForm)
+	// What the head says is what the rest is held against.
 	head := with(parts, 0, strings.Replace(parts[0].content, "keyway", "keywax", 1))
 	forge(t, "the header of another log", head, o, CheckOrigin)
 	forge(t, "the header of another format", with(parts, 0, strings.Replace(parts[0].content, `"format":1`, `"format":2`, 1)), o, CheckForm)

@@ -112,6 +112,11 @@ func TestTreeIsThatOfRFC6962(t *testing.T) {
 		if err := CheckConsistency(cp, c, earlier); err != nil {
 			t.Fatal(err)
 		}
+		earlier.Origin = "example.com/other"
+		if CheckConsistency(cp, c, earlier) == nil {
+			t.Fatal("a log was accepted as the continuation of one of another installation")
+		}
+		earlier.Origin = c.Origin
 		earlier.Root[0] ^= 1
 		if CheckConsistency(cp, c, earlier) == nil {
 			t.Fatal("a log was accepted as the continuation of another one")

@@ -216,25 +216,25 @@ func TestClockGoingBackIsANotice(t *testing.T) {
 
 func TestExportRefusesWhatIsNotWhole(t *testing.T) {
 	h, k := everything(), newKeys(t)
-	f := func(name string, change func(*Source)) {
+	f := func(name, says string, change func(*Source)) {
 		t.Helper()
 		s := h.source(t, k, 10)
 		change(&s)
-		if err := Export(io.Discard, s); err == nil {
-			t.Errorf("%s: exported", name)
+		if err := Export(io.Discard, s); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want something of %q", name, err, says)
 		}
 	}
 	_, m := h.log(len(h.entries))
-	f("an entry too few", func(s *Source) { s.Entries = each(m.leaves[1:]) })
-	f("an entry too many", func(s *Source) { s.Entries = each(append(m.leaves, m.leaves[0])) })
-	f("no checkpoint", func(s *Source) { s.Checkpoints = each([][]byte(nil)) })
-	f("no last checkpoint", func(s *Source) { s.Checkpoints = each([][]byte{h.note(t, 10, k)}) })
-	f("a checkpoint twice", func(s *Source) { s.Checkpoints = each([][]byte{h.note(t, 10, k), h.note(t, 10, k)}) })
-	f("a part without the state before", func(s *Source) { s.Before = h.tree(10) })
-	f("state out of order", func(s *Source) {
+	f("an entry too few", "the entries end after", func(s *Source) { s.Entries = each(m.leaves[1:]) })
+	f("an entry too many", "more entries than", func(s *Source) { s.Entries = each(append(m.leaves, m.leaves[0])) })
+	f("no checkpoint", "and 0 checkpoints", func(s *Source) { s.Checkpoints = each([][]byte(nil)) })
+	f("no last checkpoint", "sign one first", func(s *Source) { s.Checkpoints = each([][]byte{h.note(t, 10, k)}) })
+	f("a checkpoint twice", "comes after 10", func(s *Source) { s.Checkpoints = each([][]byte{h.note(t, 10, k), h.note(t, 10, k)}) })
+	f("a part without the state before", "needs the state before", func(s *Source) { s.Before = h.tree(10) })
+	f("state out of order", "out of order", func(s *Source) {
 		s.State = each([]*Fact{{Object{Kind: KindClient, Name: "b"}, Details{}}, {Object{Kind: KindClient, Name: "a"}, Details{}}})
 	})
-	f("an error of the store", func(s *Source) {
+	f("an error of the store", "reading the state", func(s *Source) {
 		s.State = func(yield func(*Fact, error) bool) { yield(nil, io.ErrUnexpectedEOF) }
 	})
 	if err := Export(failingWriter{}, h.source(t, k, 10)); err == nil {
