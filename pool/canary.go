@@ -115,6 +115,9 @@ func (m *member) proved(err error) {
 // maybeCanary sends the canary when it is due: by the pool's period while the breaker is
 // closed, by the breaker's own time-table while it is not.
 func (m *member) maybeCanary(g *generation, now time.Time) {
+	if !g.takes() {
+		return // it is drained, which would have to wait for the canary
+	}
 	if m.breaker.closed.Load() {
 		m.canaryMu.Lock()
 		// After a failure the canary goes at once, but at most once a second: callers avoid a

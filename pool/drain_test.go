@@ -131,3 +131,46 @@ func TestWhatADrainGivesUpIsNotHeldAgainstTheDevice(t *testing.T) {
 		}
 	})
 }
+
+// A drain waits for nothing that was given up: its caller has gone, and nobody would hear of the result.
+func TestADrainDoesNotWaitForWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{OpTimeout: 10 * time.Second}, a, newFaulty("b"))
+		defer p.Close()
+		release := make(chan struct{})
+		doing(a, hsmtest.Fault{Until: release})
+		defer close(release)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for p.Stat().Members[0].Operations+uint64(p.Stat().Members[0].Busy) == 0 {
+			_, _ = p.Do(ctx, nil, random16)
+		}
+		begun := time.Now()
+		order, done := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer done()
+		if err := p.Drain(order, "a", false); err != nil || time.Since(begun) > 15*time.Second {
+			t.Errorf("after %s: %v, want a drain that ends when the operation was given up, after 10 s", time.Since(begun), err)
+		}
+	})
+}
+
+func TestADrainedMemberIsSentNoCanaries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{OpTimeout: time.Minute}, a, newFaulty("b"))
+		defer p.Close()
+		doing(a, hsmtest.Fault{Delay: 30 * time.Second, Times: 1})
+		for p.Stat().Members[0].Busy == 0 {
+			go func() { _, _ = p.Do(context.WithoutCancel(t.Context()), nil, random16) }()
+			synctest.Wait()
+		}
+		before := a.Count(hsmtest.OnDo)
+		if err := p.Drain(t.Context(), "a", false); err != nil {
+			t.Fatal(err)
+		}
+		if n := a.Count(hsmtest.OnDo) - before; n != 0 {
+			t.Errorf("%d operations more on a member that is drained", n)
+		}
+	})
+}

@@ -126,11 +126,11 @@ func (p *Pool) beginDrain(m *member, force bool) (*generation, error) {
 	return g, nil
 }
 
-// runDry waits until g has nothing left to do or is lost.
+// runDry waits until g has nothing left to do that somebody waits for, or is lost. What was given up as hung has been told to its caller.
 func (p *Pool) runDry(ctx context.Context, m *member, g *generation) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for m.gen.Load() == g && (g.queue.len() > 0 || g.busy() > 0 || m.load.inflight.Load() > 0) {
+	for m.gen.Load() == g && (g.queue.len() > 0 || g.busy() > int(g.hung.Load()) || m.load.inflight.Load() > 0) {
 		select {
 		case <-tick.C:
 		case <-p.closing:
