@@ -152,22 +152,18 @@ func staying(m *pool.MemberStat) bool { return !leaving(m) }
 
 func drained(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
 	g, at := c.gateways[0], "/admin/v1/members/"+t.record.Name
-	if err := g.order(ctx, http.MethodPost, at+"/drain", nil, nil); err != nil {
-		return nil, err
-	}
+	order := g.order(ctx, http.MethodPost, at+"/drain", nil, nil)
 	return func(ctx context.Context) error {
 		if err := g.order(ctx, http.MethodPost, at+"/resume", nil, nil); err != nil {
 			return err
 		}
 		return c.followed(ctx, t, t.record.Name+" was resumed", followAfterDrain, staying)
-	}, c.followed(ctx, t, t.record.Name+" was drained", followWithin, leaving)
+	}, errors.Join(order, c.followed(ctx, t, t.record.Name+" was drained", followWithin, leaving))
 }
 
 func removed(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
-	if err := c.gateways[0].order(ctx, http.MethodDelete, "/admin/v1/members/"+t.record.Name, nil, nil); err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) error { return c.add(ctx, t) }, c.followed(ctx, t, t.record.Name+" was removed", followWithin, leaving)
+	order := c.gateways[0].order(ctx, http.MethodDelete, "/admin/v1/members/"+t.record.Name, nil, nil)
+	return func(ctx context.Context) error { return c.add(ctx, t) }, errors.Join(order, c.followed(ctx, t, t.record.Name+" was removed", followWithin, leaving))
 }
 
 // add has an operator add the member.
