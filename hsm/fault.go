@@ -62,6 +62,38 @@ func (e *Error) Error() string {
 // Fault looks the error up in the table.
 func (e *Error) Fault() Fault { return Classify(e.Code, e.Function, e.Vendor) }
 
+// EndsSession reports whether a session that was answered with c must not be used again.
+func (c Code) EndsSession() bool {
+	switch c {
+	case SessionHandleInvalid, SessionClosed, UserNotLoggedIn, DeviceError,
+		// A pending operation can only be cancelled by closing the session; calling on would finish it with the wrong key.
+		OperationActive, OperationNotInitialized,
+		// Tried twice with room to spare: the operation is still pending.
+		BufferTooSmall:
+		return true
+	}
+	return c.EndsToken()
+}
+
+// EndsToken reports whether c says that the token, or what its library knew of it, is gone: another session does not help, only
+// opening the token anew, with a C_Initialize of its own where it runs in a process of its own.
+func (c Code) EndsToken() bool {
+	switch c {
+	case DeviceRemoved, TokenNotPresent, TokenNotRecognized, CryptokiNotInitialized, SlotIDInvalid:
+		return true
+	}
+	return false
+}
+
+// CodeOf returns the code in err, OK when it holds none.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return OK
+}
+
 // Errors that are not a token's codes.
 var (
 	// ErrNotFound: no such object. An Object fault.

@@ -6,20 +6,6 @@ import (
 	"keyway/hsm"
 )
 
-// lost reports whether a code means that the session cannot be used again.
-func lost(c hsm.Code) bool {
-	switch c {
-	case hsm.SessionHandleInvalid, hsm.SessionClosed, hsm.CryptokiNotInitialized, hsm.DeviceRemoved, hsm.TokenNotPresent, hsm.TokenNotRecognized,
-		// A pending operation can only be cancelled by closing the session; calling on would finish it with the wrong key.
-		hsm.OperationActive,
-		// Tried twice with room to spare: the operation is still pending.
-		hsm.BufferTooSmall,
-		hsm.OperationNotInitialized, hsm.DeviceError, hsm.UserNotLoggedIn:
-		return true
-	}
-	return false
-}
-
 // gone reports whether the handle names nothing of ours any more. It must not
 // even be closed: after a new start a library hands out the same numbers again.
 func gone(c hsm.Code) bool {

@@ -45,12 +45,12 @@ func openLibrary(module, initArgs string) (*library, error) {
 		opts = append(opts, pkcs11.InitializeWithReserved(unsafe.Pointer(C.CString(initArgs))))
 	}
 	err = fault(ctx.Initialize(opts...), hsm.FnInitialize, "")
-	if code(err) == hsm.CryptokiInitialized {
+	if hsm.CodeOf(err) == hsm.CryptokiInitialized {
 		err = nil // somebody in this process has called it before
 	}
 	if err != nil {
 		hint := ""
-		if initArgs == "" && code(err) == hsm.ArgumentsBad {
+		if initArgs == "" && hsm.CodeOf(err) == hsm.ArgumentsBad {
 			hint = "; NSS needs an argument like configdir='/path'"
 		}
 		return nil, fmt.Errorf("PKCS#11 module %s does not start: %w%s", module, err, hint)
@@ -68,15 +68,6 @@ func fault(err error, fn hsm.Function, v hsm.Vendor) error {
 		return &hsm.Error{Code: hsm.Code(e), Function: fn, Vendor: v}
 	}
 	return fmt.Errorf("%s: %w", fn, err)
-}
-
-// code is the code in err, 0 when it holds none.
-func code(err error) hsm.Code {
-	var e *hsm.Error
-	if errors.As(err, &e) {
-		return e.Code
-	}
-	return hsm.OK
 }
 
 // fits compares what is wanted, if anything, with what a token says, which is padded with blanks.

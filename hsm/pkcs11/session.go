@@ -85,13 +85,15 @@ func (s *Session) Close() error {
 
 // failed makes the error for a code, and gives up the session if it cannot be used again.
 func (s *Session) failed(c hsm.Code, fn hsm.Function) error {
-	switch c {
-	case hsm.ObjectHandleInvalid, hsm.KeyHandleInvalid, hsm.WrappingHandleInvalid, hsm.UnwrappingHandleInvalid:
+	// SoftHSM answers a lost login with an invalid handle, NSS with a wrong key size and then with whatever its memory holds: all
+	// but plain words are asked after.
+	switch hsm.Classify(c, fn, s.t.profile.Vendor) {
+	case hsm.Stale, hsm.Object, hsm.Suspect:
 		if l := s.t.loginLost(s.h); l != hsm.OK {
 			c = l
 		}
 	}
-	if lost(c) {
+	if c.EndsSession() {
 		s.lost, s.stale = true, gone(c)
 		s.closing.Store(true)
 	}

@@ -237,6 +237,14 @@ func (t *Token) openSession() (*Session, error) {
 		_ = t.lib.ctx.CloseSession(h)
 		return nil, &hsm.Error{Code: c, Function: hsm.FnOpenSession, Vendor: t.profile.Vendor}
 	}
+	// A library that lost its sessions counts them anew: then a handle that we hold names somebody else's session or object.
+	if t.uses(uint(h)) || t.loginLost(uint(t.login)) != hsm.OK {
+		if !t.uses(uint(h)) {
+			_ = t.lib.ctx.CloseSession(h)
+		}
+		return nil, fmt.Errorf("the library lost the session that keeps the login: %w",
+			&hsm.Error{Code: hsm.SessionHandleInvalid, Function: hsm.FnOpenSession, Vendor: t.profile.Vendor})
+	}
 	s := &Session{t: t, h: uint(h), public: map[hsm.Handle][]byte{}, types: map[hsm.Handle]uint64{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -265,7 +273,7 @@ func (t *Token) uses(h uint) bool {
 func (t *Token) loginLost(session uint) hsm.Code {
 	i, err := t.lib.ctx.GetSessionInfo(pkcs11.SessionHandle(session))
 	if err != nil {
-		if c := code(fault(err, hsm.FnOther, t.profile.Vendor)); c != hsm.OK {
+		if c := hsm.CodeOf(fault(err, hsm.FnOther, t.profile.Vendor)); c != hsm.OK {
 			return c
 		}
 		return hsm.GeneralError
@@ -295,7 +303,7 @@ func (t *Token) Close() error {
 	}
 	// No C_Logout: it would log out whoever else uses the token in this process.
 	err := fault(t.lib.ctx.CloseSession(t.login), hsm.FnOther, t.profile.Vendor)
-	if gone(code(err)) {
+	if gone(hsm.CodeOf(err)) {
 		return nil
 	}
 	return err

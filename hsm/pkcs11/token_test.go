@@ -81,7 +81,7 @@ func TestWrongPINIsTriedOnceAndLatches(t *testing.T) {
 	wrong := c
 	wrong.PIN = pin("0000")
 	_, err := Open(context.Background(), wrong)
-	if hsm.FaultOf(err) != hsm.Locked || code(err) != hsm.PinIncorrect {
+	if hsm.FaultOf(err) != hsm.Locked || hsm.CodeOf(err) != hsm.PinIncorrect {
 		t.Fatalf("wrong PIN: %v", err)
 	}
 	if strings.Contains(err.Error(), "0000") {
@@ -89,7 +89,7 @@ func TestWrongPINIsTriedOnceAndLatches(t *testing.T) {
 	}
 	// The token counts now: even the right PIN is not tried until somebody has looked.
 	_, err = Open(context.Background(), c)
-	if hsm.FaultOf(err) != hsm.Locked || code(err) != hsm.PinLocked {
+	if hsm.FaultOf(err) != hsm.Locked || hsm.CodeOf(err) != hsm.PinLocked {
 		t.Fatalf("after a wrong PIN: %v", err)
 	}
 	lib, err := openLibrary(c.Module, "")
@@ -164,7 +164,7 @@ func TestLostSessionIsReported(t *testing.T) {
 				t.Fatal(err)
 			}
 			op := &hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}, Key: h, In: []byte("x")}
-			if err := s.Do(op); code(err) != hsm.OperationActive {
+			if err := s.Do(op); hsm.CodeOf(err) != hsm.OperationActive {
 				t.Errorf("Do = %v", err)
 			}
 			if _, err := tok.lib.ctx.GetSessionInfo(pkcs11.SessionHandle(s.h)); err == nil {
@@ -197,10 +197,10 @@ func TestLostLoginIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	op := &hsm.Op{Kind: hsm.OpUnwrap, Mech: hsm.Mechanism{Type: hsm.AESKeyWrap}, Key: k, In: make([]byte, 24)}
-	if err := s.Do(op); code(err) != hsm.UserNotLoggedIn {
+	if err := s.Do(op); hsm.CodeOf(err) != hsm.UserNotLoggedIn {
 		t.Errorf("Do = %v, op.Err = %v", err, op.Err)
 	}
-	if _, err := tok.OpenSession(context.Background()); code(err) != hsm.UserNotLoggedIn || hsm.FaultOf(err) != hsm.Stale {
+	if _, err := tok.OpenSession(context.Background()); hsm.CodeOf(err) != hsm.UserNotLoggedIn || hsm.FaultOf(err) != hsm.Stale {
 		t.Errorf("OpenSession = %v", err)
 	}
 	if err := tok.Close(); err != nil {

@@ -105,7 +105,7 @@ func (s *Session) isAfter(h hsm.Handle, spec hsm.Spec) error {
 		got, err = s.attribute(h, attrECParams)
 		right = bytes.Equal(got, curveOf(spec).oid)
 	}
-	switch c := code(err); {
+	switch c := hsm.CodeOf(err); {
 	case c == hsm.AttributeSensitive:
 		return nil // this token does not say
 	case err != nil && c != hsm.AttributeTypeInvalid:
