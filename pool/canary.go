@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"keyway/hsm"
@@ -61,9 +62,9 @@ type trial struct {
 
 // judge decides a Suspect code by a canary on the same session: if that passes, the input seems to be
 // to blame. At most one canary a second: who comes while it is under way waits for it, and until the next one its
-// verdict holds. That others had an operation done
-// meanwhile is no verdict: a token that has begun to fail did well a moment ago.
-func (g *generation) judge(s *slot, err error) error {
+// verdict holds. That others had an operation done meanwhile is no verdict: a token that has begun to fail did well a moment ago.
+// lost is why the session is of no more use after it.
+func (g *generation) judge(s *slot, err error) (lost, judged error) {
 	g.trialMu.Lock()
 	t := g.trial
 	mine := t == nil || t.over() && time.Since(t.at) >= suspectEvery
@@ -74,15 +75,16 @@ func (g *generation) judge(s *slot, err error) error {
 	g.trialMu.Unlock()
 	if mine {
 		t.err = g.probe(s.sess)
+		lost = sessionLost(t.err)
 		g.m.proved(t.err)
 		close(t.done)
 	} else {
 		<-t.done
 	}
 	if t.err == nil {
-		return &blamed{err, hsm.ErrInput}
+		return nil, &blamed{err, hsm.ErrInput}
 	}
-	return &blamed{err, errDevice}
+	return lost, &blamed{err, errDevice}
 }
 
 func (t *trial) over() bool {
@@ -97,7 +99,7 @@ func (t *trial) over() bool {
 // errDevice has no fault of its own, which makes it the device's.
 var errDevice = errors.New("device")
 
-// blamed is an ambiguous error after the verdict: its text is the token's, its fault the verdict's.
+// blamed is an error after a verdict on it: its text is the token's, its fault the verdict's.
 type blamed struct {
 	err     error
 	verdict error
@@ -108,8 +110,26 @@ func (b *blamed) Unwrap() error { return b.verdict }
 
 func (m *member) proved(err error) {
 	m.canaryMu.Lock()
+	defer m.canaryMu.Unlock()
 	m.lastCanary, m.canaryErr = time.Now(), err
-	m.canaryMu.Unlock()
+	switch {
+	case err == nil:
+		m.ill = time.Time{}
+	case m.ill.IsZero():
+		m.ill = m.lastCanary
+	}
+}
+
+// incurable reports, once in a while, that canaries have failed for so long that only opening the token anew may help: libraries
+// that lost their device do not all find it again by themselves.
+func (m *member) incurable() bool {
+	m.canaryMu.Lock()
+	defer m.canaryMu.Unlock()
+	if m.breaker.closed.Load() || m.ill.IsZero() || time.Since(m.ill) < m.pool.cfg.RestartAfter {
+		return false
+	}
+	m.ill = time.Time{}
+	return true
 }
 
 // maybeCanary sends the canary when it is due: by the pool's period while the breaker is
@@ -161,11 +181,13 @@ func (m *member) maybeCanary(g *generation, now time.Time) {
 		switch {
 		case err == nil:
 			m.breaker.healthy()
-		case hsm.FaultOf(err) == hsm.Stale:
+		case hsm.FaultOf(err) == hsm.Stale, hsm.FaultOf(err) == hsm.Locked, hsm.CodeOf(err).EndsToken():
 			g.lose(err) // sessions are mended one by one; a canary that cannot be run in a whole one has lost the login
+		case g.killable() && m.incurable():
+			g.lose(fmt.Errorf("its canaries have failed for %s or longer: %w", m.pool.cfg.RestartAfter, err))
 		}
-		if err != nil && hsm.FaultOf(err) != hsm.Device {
-			err = errors.Join(errDevice, err) // nothing but the device is to blame for a failed canary
+		if f := hsm.FaultOf(err); f != 0 && f != hsm.Device && f != hsm.Busy {
+			err = &blamed{err, errDevice} // nothing but the device is to blame for a failed canary
 		}
 		report(err)
 	}

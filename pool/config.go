@@ -23,6 +23,9 @@ type Config struct {
 	JoinTimeout time.Duration
 	// CanaryEvery is how often each member is probed while nothing else proves it able. Default 5 s, at most 10 s.
 	CanaryEvery time.Duration
+	// RestartAfter is for how long a member's canaries must have failed, with its breaker open, before its worker is replaced by a
+	// new one; it has no effect on a token in this process. Default 1 min.
+	RestartAfter time.Duration
 	// RetryRatio is the share of requests that may be retried on another member. Default 0.2, with
 	// a floor of 10 retries a second so that a quiet pool may always fail over.
 	RetryRatio float64

@@ -225,7 +225,7 @@ func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueu
 		m.load.usual[class].observe(took)
 		m.load.paces[sort].observe(took)
 		m.canaryMu.Lock()
-		m.lastCanary, m.canaryErr = time.Now(), nil // a real operation proves as much as a canary
+		m.lastCanary, m.canaryErr, m.ill = time.Now(), nil, time.Time{} // a real operation proves as much as a canary
 		m.canaryMu.Unlock()
 	case hsm.Caller:
 	case hsm.Object:

@@ -30,7 +30,7 @@ func TestTheLastMemberIsProbedEverySecond(t *testing.T) {
 	for range 20 { // the time-table has jitter
 		synctest.Test(t, func(t *testing.T) {
 			a := newFaulty("a")
-			p := newPool(t, Config{}, a)
+			p := newPool(t, Config{RestartAfter: time.Hour}, a)
 			defer p.Close()
 			eject(t, p, a, 0)
 			time.Sleep(20 * time.Minute)
@@ -55,7 +55,7 @@ func TestTheLastMemberIsProbedEverySecond(t *testing.T) {
 func TestAnEjectedMemberIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newFaulty("a"), newFaulty("b")
-		p := newPool(t, Config{}, a, b)
+		p := newPool(t, Config{RestartAfter: time.Hour}, a, b)
 		defer p.Close()
 		eject(t, p, a, 0)
 		want, last, n := openMin, time.Now(), a.Count(hsmtest.OnRandom)

@@ -20,6 +20,9 @@ type generation struct {
 	ended   atomic.Bool // lost or closed
 	resting atomic.Bool // takes no new work, since its member drains
 	hung    atomic.Int32
+	out     atomic.Int32    // slots without a session
+	ctx     context.Context // ends with it
+	end     context.CancelFunc
 	lost    chan error // the first cause to end it
 	wg      sync.WaitGroup
 	weighed time.Time     // when the watcher looked at the worker's memory last
@@ -32,6 +35,7 @@ type generation struct {
 }
 
 func (g *generation) begin(sessions []hsm.Session) {
+	g.ctx, g.end = context.WithCancel(context.Background())
 	for _, s := range sessions {
 		g.slots = append(g.slots, &slot{g: g, sess: s})
 	}
@@ -44,6 +48,12 @@ func (g *generation) begin(sessions []hsm.Session) {
 // takes reports whether new work may come.
 func (g *generation) takes() bool { return !g.ended.Load() && !g.resting.Load() }
 
+// killable reports whether the token runs in a process of its own, so that opening it anew begins with a library that remembers nothing.
+func (g *generation) killable() bool {
+	_, ok := g.token.(hsm.Process)
+	return ok
+}
+
 // lose ends the generation; the first cause counts.
 func (g *generation) lose(cause error) {
 	g.ended.Store(true)
@@ -52,6 +62,9 @@ func (g *generation) lose(cause error) {
 	default:
 	}
 }
+
+// sessions is how many sessions there are: one for each slot unless the token takes no more.
+func (g *generation) sessions() int { return len(g.slots) - int(g.out.Load()) }
 
 // stuck reports whether hung calls have taken all that may run.
 func (g *generation) stuck() bool { return g.queue.stuck(int(g.hung.Load())) }
@@ -72,6 +85,7 @@ func (g *generation) busy() int {
 func (g *generation) close(ctx context.Context, cause error) {
 	g.ended.Store(true)
 	g.queue.close(cause)
+	g.end()
 	idle := make(chan struct{})
 	go func() {
 		g.wg.Wait()

@@ -47,6 +47,7 @@ type member struct {
 	canaryMu   sync.Mutex
 	lastCanary time.Time // when the member was proved last, or failed to be
 	canaryErr  error
+	ill        time.Time // of the first of the canaries that failed in a row, zero when the last one did not
 	asked      time.Time // when the last canary was sent
 	metrics    memberMetrics
 }
@@ -169,6 +170,10 @@ func (m *member) run(ctx context.Context) {
 		default:
 			opened := time.Now()
 			cause := m.serve(ctx, g)
+			if hsm.FaultOf(cause) == hsm.Locked {
+				m.latch(cause)
+				return
+			}
 			if time.Since(opened) > 10*time.Second {
 				backoff = respawnMin
 				if errors.Is(cause, errRecycle) {
@@ -246,7 +251,7 @@ func (m *member) stat() MemberStat {
 		info := g.token.Info()
 		s.Token, s.Serial, s.Manufacturer, s.Model = info.Label, info.Serial, info.Manufacturer, info.Model
 		s.SlowStart = m.able() && time.Since(time.Unix(0, m.load.since.Load())) < m.pool.cfg.SlowStart
-		s.Sessions, s.Queued, s.QueueLimit, s.Handles = len(g.slots), g.queue.len(), g.queue.limit, g.handles.len()
+		s.Sessions, s.Queued, s.QueueLimit, s.Handles = g.sessions(), g.queue.len(), g.queue.limit, g.handles.len()
 		s.Busy, s.Permits = g.busy(), g.queue.allowed()
 		if p, ok := g.token.(hsm.Process); ok {
 			s.PID = p.PID()

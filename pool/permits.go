@@ -31,6 +31,15 @@ func newPermits(sessions int) permits { return permits{most: sessions, limit: fl
 
 func (p *permits) now() int { return max(1, int(p.limit)) }
 
+// resize follows a session that came or went.
+func (p *permits) resize(d int) {
+	if p.limit == float64(p.most) {
+		p.limit += float64(d)
+	}
+	p.most += d
+	p.limit = min(p.limit, float64(p.most))
+}
+
 // learn takes in the outcome of an operation that began at a time with so many running in the end, itself included, and reports
 // whether one more may run than before.
 func (p *permits) learn(busy bool, running int, begun time.Time) bool {

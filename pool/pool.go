@@ -45,6 +45,7 @@ func New(cfg Config) (*Pool, error) {
 	setDefault(&cfg.BulkTimeout, max(time.Minute, cfg.OpTimeout))
 	setDefault(&cfg.JoinTimeout, time.Minute)
 	setDefault(&cfg.CanaryEvery, 5*time.Second)
+	setDefault(&cfg.RestartAfter, time.Minute)
 	setDefault(&cfg.SlowStart, 2*time.Second)
 	setDefault(&cfg.RetryRatio, 0.2)
 	setDefault(&cfg.Attempts, 3)

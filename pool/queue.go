@@ -201,6 +201,16 @@ func (q *queue) stuck(hung int) bool {
 	return hung >= q.permits.now() && hung >= q.running
 }
 
+// resize lets d operations more run at once than before.
+func (q *queue) resize(d int) {
+	q.mu.Lock()
+	q.permits.resize(d)
+	q.mu.Unlock()
+	if d > 0 {
+		q.ready.Signal()
+	}
+}
+
 // expire sends callers on whose jobs have waited too long, as goes says. In each line they stand in the order of their arrival,
 // and patience differs little, so it looks at the first ones only.
 func (q *queue) expire(goes func(*job) bool) (sent int) {

@@ -205,9 +205,12 @@ func TestAMemberThatCannotUseAKeyRaisesAnAlarmAndAnotherServes(t *testing.T) {
 		a, b := newFaulty("a"), newFaulty("b")
 		log := &strings.Builder{}
 		p := newPool(t, Config{Log: slog.New(slog.NewTextHandler(log, nil))}, a, b)
-		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.MechanismInvalid, Function: hsm.FnSign}})
+		k := &Key{ID: [16]byte{9}, Spec: hsm.Spec{Type: hsm.KeyEC, Bits: 256, May: hsm.MaySign, Token: true, Extractable: true}}
+		sharedKey(t, k, a, b)
+		op := hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.ECDSA}, In: make([]byte, 32)}
+		a.Inject(hsmtest.OnSign, hsmtest.Fault{Err: &hsm.Error{Code: hsm.MechanismInvalid, Function: hsm.FnSign}})
 		for range 1000 {
-			if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			if _, err := p.Do(t.Context(), k, op); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Millisecond)

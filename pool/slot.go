@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -13,9 +14,10 @@ import (
 // slot is one session and the goroutine that works with it.
 type slot struct {
 	g    *generation
-	sess hsm.Session
-	busy bool      // the token said so to the last job
-	from time.Time // when the last job began
+	sess hsm.Session // nil while the token takes no more sessions
+	busy bool        // the token said so to the last job
+	from time.Time   // when the last job began
+	dead int         // sessions that the token dropped since this slot last had a call answered
 
 	mu  sync.Mutex
 	job *job // what runs now; whoever holds mu and finds it here may look at it, for it is not told and given back meanwhile
@@ -41,7 +43,9 @@ func (s *slot) work() {
 	defer func() {
 		var err error
 		defer caught(&err)
-		_ = s.sess.Close()
+		if s.sess != nil {
+			_ = s.sess.Close()
+		}
 	}()
 	for {
 		j := g.queue.pop()
@@ -50,7 +54,7 @@ func (s *slot) work() {
 		}
 		goes := s.run(j)
 		g.queue.done(s.busy, s.from)
-		if !goes {
+		if !goes && (s.sess != nil || !s.regain()) {
 			return
 		}
 	}
@@ -69,7 +73,10 @@ func (s *slot) run(j *job) bool {
 	entered, class, kind, sort := j.entered, j.class, j.op.Kind, j.sort
 	lost, err := s.attempt(j)
 	if lost == nil && hsm.FaultOf(err) == hsm.Suspect {
-		err = g.judge(s, err)
+		lost, err = g.judge(s, err)
+	}
+	if hsm.FaultOf(err) == hsm.Locked && j.with == nil { // a token that refuses the PIN it took is not to be asked again
+		g.lose(err)
 	}
 	took := time.Since(begun)
 	s.set(nil)
@@ -80,7 +87,11 @@ func (s *slot) run(j *job) bool {
 		g.hung.Add(-1) // given up before it came back
 		j.wipe()
 	}
-	return lost == nil || s.reopen(lost)
+	if lost == nil {
+		s.dead = 0
+		return true
+	}
+	return s.sess != nil && s.reopen(lost)
 }
 
 // attempt runs the job once, and once more after a Stale fault. lost is why the session is of no more use.
@@ -96,15 +107,15 @@ func (s *slot) attempt(j *job) (lost, err error) {
 		if !ok {
 			return nil, hsm.ErrUnsupported
 		}
-		return nil, j.with(k)
+		err = j.with(k)
+		if lost = sessionLost(err); lost != nil && j.class != ClassCanary {
+			lost = hsm.ErrClosed // what f says may be another token's word: what is left of this one shows when the session is replaced
+		}
+		return lost, err
 	}
 	for try := 0; ; try++ {
-		lost, err = s.once(j)
+		lost, err = s.once(j, try > 0)
 		if hsm.FaultOf(err) != hsm.Stale || try > 0 {
-			// A handle that is stale twice over is the key's trouble on this token, not the session's.
-			if try > 0 && hsm.FaultOf(err) == hsm.Stale && lost == nil {
-				err = errors.Join(hsm.ErrNotFound, err)
-			}
 			return lost, err
 		}
 		if lost != nil {
@@ -115,8 +126,9 @@ func (s *slot) attempt(j *job) (lost, err error) {
 	}
 }
 
-// once loads the key if need be and runs the operation.
-func (s *slot) once(j *job) (lost, err error) {
+// once loads the key if need be and runs the operation. again: its handle was stale before.
+func (s *slot) once(j *job, again bool) (lost, err error) {
+	j.op.Err = nil
 	if j.key == nil {
 		lost = s.sess.Do(&j.op)
 		return lost, j.op.Err
@@ -124,9 +136,9 @@ func (s *slot) once(j *job) (lost, err error) {
 	h := s.g.handles
 	e, lost, err := h.acquire(j.key, s.sess)
 	if err != nil {
-		if hsm.FaultOf(err) == hsm.Caller {
-			// The blob is ours, not the caller's: it does not open under this member's KEK.
-			err = errors.Join(hsm.ErrNotFound, err)
+		if f := hsm.FaultOf(err); f == hsm.Caller || f == hsm.Stale && again && !hsm.CodeOf(err).EndsSession() {
+			// The blob is ours, not the caller's: it does not open under this member's KEK, or the KEK is gone.
+			err = &blamed{err, hsm.ErrNotFound}
 		}
 		return lost, err
 	}
@@ -139,20 +151,18 @@ func (s *slot) once(j *job) (lost, err error) {
 	}
 	if hsm.FaultOf(err) == hsm.Stale {
 		h.drop(e)
+		// One that is stale as soon as this session has loaded it is the key's trouble on this token. One of another session may
+		// have been lost with that.
+		if again && lost == nil && (e.resident || e.owner == s.sess) {
+			err = &blamed{err, hsm.ErrNotFound}
+		}
 	}
 	return lost, err
 }
 
 // sessionLost tells whether a failed load took the session with it.
 func sessionLost(err error) error {
-	var te *hsm.Error
-	if errors.As(err, &te) {
-		switch te.Code {
-		case hsm.SessionHandleInvalid, hsm.SessionClosed, hsm.CryptokiNotInitialized, hsm.OperationActive:
-			return err
-		}
-	}
-	if errors.Is(err, hsm.ErrClosed) || errors.Is(err, hsm.ErrLinkLost) {
+	if hsm.CodeOf(err).EndsSession() || errors.Is(err, hsm.ErrClosed) || errors.Is(err, hsm.ErrLinkLost) {
 		return err
 	}
 	return nil
@@ -180,30 +190,94 @@ func (s *slot) check(j *job, e *entry) error {
 	return nil
 }
 
-// reopen replaces a lost session. When that fails the generation has ended.
+// mostDead is how many sessions in a row the token may drop without a call in between that it answered: sessions that die as soon
+// as they are opened are no sessions, and opening more of them is a load on the token that nobody has anything of.
+const mostDead = 3
+
+// reopen replaces a lost session. When that fails the generation has ended, or, while the token takes no more sessions, the slot
+// has none.
 func (s *slot) reopen(cause error) bool {
 	g := s.g
 	g.handles.orphan(s.sess)
-	if errors.Is(cause, hsm.ErrLinkLost) || g.ended.Load() {
+	if dropped(cause) {
+		s.dead++
+	}
+	switch {
+	case errors.Is(cause, hsm.ErrLinkLost), hsm.CodeOf(cause).EndsToken(), g.ended.Load():
 		g.lose(cause)
 		return false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), g.m.pool.cfg.OpTimeout)
-	defer cancel()
-	if err := s.replace(ctx); err != nil {
-		g.lose(errors.Join(err, cause))
+	case s.dead > mostDead:
+		g.lose(fmt.Errorf("its sessions die as soon as they are opened: %w", cause))
 		return false
 	}
-	return true
+	return s.open(cause)
 }
 
-// replace puts a new session in the place of a lost one.
+// dropped reports whether a session was lost because the token had forgotten it.
+func dropped(cause error) bool {
+	switch hsm.CodeOf(cause) {
+	case hsm.SessionHandleInvalid, hsm.SessionClosed, hsm.UserNotLoggedIn:
+		return true
+	}
+	return false
+}
+
+// open puts a new session in the place of one that was lost by cause.
+func (s *slot) open(cause error) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), s.g.m.pool.cfg.OpTimeout)
+	defer cancel()
+	err := s.replace(ctx)
+	if err != nil && hsm.FaultOf(err) != hsm.Busy {
+		s.g.lose(errors.Join(err, cause))
+	}
+	return err == nil
+}
+
+// replace closes the slot's session and opens another one. A token that takes no more sessions leaves it without.
 func (s *slot) replace(ctx context.Context) (err error) {
 	defer caught(&err)
-	_ = s.sess.Close()
+	if s.sess != nil {
+		_ = s.sess.Close()
+	}
 	sess, err := s.g.token.OpenSession(ctx)
 	if err == nil {
 		s.sess = sess
+	} else if hsm.FaultOf(err) == hsm.Busy {
+		s.sess = nil
 	}
 	return err
 }
+
+// Bounds of the time after which a slot without a session asks the token for one again, before jitter.
+const (
+	regainMin = time.Second
+	regainMax = time.Minute
+)
+
+// regain waits until the token takes a session more. Meanwhile the member runs one operation fewer at once. It reports whether
+// the slot has a session again; when no slot has one the generation ends.
+func (s *slot) regain() bool {
+	g := s.g
+	if int(g.out.Add(1)) == len(g.slots) {
+		g.lose(errNoSessions)
+		return false
+	}
+	g.queue.resize(-1)
+	g.m.log.Warn("the token takes no more sessions", "open", g.sessions(), "wanted", len(g.slots))
+	for wait := regainMin; ; wait = min(2*wait, regainMax) {
+		if !pause(g.ctx, wait*3/4+rand.N(wait/2)) {
+			return false
+		}
+		if s.open(errNoSessions) {
+			g.out.Add(-1)
+			g.queue.resize(1)
+			return true
+		}
+		if g.ended.Load() { // no matter of capacity any more
+			return false
+		}
+	}
+}
+
+// errNoSessions is why a member whose token takes no session at all is opened anew.
+var errNoSessions = &hsm.Error{Code: hsm.SessionCount, Function: hsm.FnOpenSession}

@@ -79,7 +79,7 @@ func TestAVerdictEndsWithItsGeneration(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := &slot{g: &generation{m: m, token: fresh}, sess: s}
-		if err := next.g.judge(next, errGeneral); hsm.FaultOf(err) != hsm.Caller {
+		if _, err := next.g.judge(next, errGeneral); hsm.FaultOf(err) != hsm.Caller {
 			t.Errorf("%v has the fault %s; the new token's canary passes", err, hsm.FaultOf(err))
 		}
 		_ = s.Close()
