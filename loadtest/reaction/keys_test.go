@@ -26,7 +26,6 @@ import (
 type keys struct {
 	sign, other, mac, seal *pool.Key
 	macValue, sealValue    [32]byte
-	wrong                  []byte // the blob of nothing
 }
 
 var theKeys = sync.OnceValues(makeKeys)
