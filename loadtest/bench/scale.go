@@ -114,7 +114,7 @@ func parseScale(args []string, stderr io.Writer) (s *scale, out, jsonFile string
 	f.StringVar(&s.keyway, "keyway", "bin/keyway", "the program that serves HTTP")
 	f.StringVar(&out, "o", "", "write the report, in Markdown, to this file; in one that has the two marks, such as docs/performance.md, only between them")
 	f.StringVar(&jsonFile, "json", "", "also write it as JSON to this file")
-	f.DurationVar(&s.duration, "duration", 4*time.Second, "how long each cell is measured")
+	f.DurationVar(&s.duration, "duration", 3*time.Second, "how long each cell is measured")
 	f.IntVar(&s.conns, "connections", 10_000, "how many connections are open at once")
 	f.IntVar(&s.keys, "keys", 10_000, "how many keys are in use where handles are few")
 	f.IntVar(&s.members, "members", 8, "the largest number of members whose throughput is measured")

@@ -43,7 +43,7 @@ func TestAScaleRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| pool.Do in process | 1 | 16 |", "| pool.Do, workers | 1 | 24 |", "| HTTP | 1 | 24 |", "| 2 ms in process | 64 | 300 | zipf |", "| SoftHSM, worker | 8 | 300 | uniform |",
-		"Each of the 300 has had right answers.", "| HTTP | 16 × 2 ms | 100/s |", "| HTTP | SoftHSM | 100/s |", "| 1 | 64 |",
+		"Each of the 300 has had right answers.", "| HTTP | 16 × 2 ms | 100/s |", "| HTTP | SoftHSM | 100/s |", "| in process | 3 | 64 |", "| SoftHSM, worker | 1 | 64 |",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the report lacks %q", want)
