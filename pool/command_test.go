@@ -99,3 +99,26 @@ func TestALatchSetElsewhereKeepsAMemberFromLoggingInAgain(t *testing.T) {
 		}
 	})
 }
+
+// An order that waited while its member was removed must not open the token again: the pool's Close knows nothing of it.
+func TestARemovedMemberIsNotStartedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a, newFaulty("b"))
+		defer p.Close()
+		m, err := p.known("a") // as Resume and ClearLatch do before it is their turn
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Remove(t.Context(), "a", false); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.again(m); !errors.Is(err, ErrMember) {
+			t.Errorf("a removed member: %v", err)
+		}
+		synctest.Wait()
+		if s, _ := m.current(); s != Drained {
+			t.Errorf("it is %s", s)
+		}
+	})
+}

@@ -147,12 +147,15 @@ func (p *Pool) runDry(ctx context.Context, m *member, g *generation) error {
 	}
 }
 
-// again starts a stopped member, unless the pool was closed.
+// again starts a stopped member, unless the pool was closed, or the member removed while the order waited for its turn: nobody would stop it.
 func (p *Pool) again(m *member) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return ErrClosed
+	}
+	if p.find(m.cfg.Name) != m {
+		return fmt.Errorf("%w %s was removed from pool %s", ErrMember, m.cfg.Name, p.cfg.Name)
 	}
 	m.start()
 	return nil
