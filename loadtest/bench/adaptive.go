@@ -51,15 +51,19 @@ func runAdaptive(ctx context.Context, s *scale) (result, error) {
 		{Token: inMemory, Members: 1, Sessions: 64}, {Token: inMemory, Members: 3, Sessions: busyAbove}, {Token: inMemory, Members: 3, Sessions: 64},
 		{Token: inWorker, Members: 1, Sessions: busyAbove}, {Token: inWorker, Members: 1, Sessions: 64},
 	} {
+		title := fmt.Sprintf("%s, %d × %d sessions, busy", r.Token, r.Members, r.Sessions)
+		if !s.wants(title) {
+			continue
+		}
 		open := s.busyTokens
 		if r.Token == inWorker {
 			open = s.busyDevice
 		}
 		if err := s.adapt(ctx, &r, open); err != nil {
-			return nil, fmt.Errorf("%s, %d sessions: %w", r.Token, r.Sessions, err)
+			return nil, fmt.Errorf("%s: %w", title, err)
 		}
 		f.Rows = append(f.Rows, r)
-		s.note("  %s, %d × %d sessions: %.1f permits, %s/s, %.1f %% busy, %.2f %% refused", r.Token, r.Members, r.Sessions, r.Permits, thousands(r.Rate), 100*r.Busy, 100*r.Refused)
+		s.note("  %s: %.1f permits, %s/s, %.2f %% of calls refused, %.2f %% of requests", title, r.Permits, thousands(r.Rate), 100*r.Busy, 100*r.Refused)
 	}
 	return f, nil
 }
@@ -219,7 +223,7 @@ func (f *adaptiveFigure) table(w io.Writer) {
 		}
 	}
 	for _, r := range f.Rows {
-		fmt.Fprintf(w, "| %s | %d | %d | %.1f | %s | %.0f %% | %.2f %% | %.2f %% | %s | %s |\n", r.Token, r.Members, r.Sessions, r.Permits, thousands(r.Rate), 100*r.Rate/max(1, best[kind{r.Token, r.Members}]),
+		fmt.Fprintf(w, "| %s | %d | %d | %.1f | %s | %s | %.2f %% | %.2f %% | %s | %s |\n", r.Token, r.Members, r.Sessions, r.Permits, thousands(r.Rate), part(r.Rate, best[kind{r.Token, r.Members}]),
 			100*r.Busy, 100*r.Refused, micros(r.P50), micros(r.P99))
 	}
 }

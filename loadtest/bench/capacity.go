@@ -80,7 +80,8 @@ type capacity struct {
 func runCapacity(ctx context.Context, s *scale) (result, error) {
 	f := &capacity{}
 	for _, r := range capacityRows {
-		if r.Members > s.members {
+		title := fmt.Sprintf("%s, %d × %d sessions", r.Way, r.Members, r.Sessions)
+		if !s.wants(title) {
 			continue
 		}
 		measure := s.deviceCapacity
@@ -89,10 +90,10 @@ func runCapacity(ctx context.Context, s *scale) (result, error) {
 		}
 		r.Callers = 4 * r.Members * r.AtOnce
 		if err := measure(ctx, &r); err != nil {
-			return nil, fmt.Errorf("%s, %d members: %w", r.Way, r.Members, err)
+			return nil, fmt.Errorf("%s: %w", title, err)
 		}
 		f.Rows = append(f.Rows, r)
-		s.note("  %s, %d × %d sessions: %s/s of %s", r.Way, r.Members, r.Sessions, thousands(r.Rate), thousands(r.nominal()))
+		s.note("  %s: %s/s of %s", title, thousands(r.Rate), thousands(r.nominal()))
 	}
 	return f, nil
 }

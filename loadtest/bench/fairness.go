@@ -70,11 +70,15 @@ func runFairness(ctx context.Context, s *scale) (result, error) {
 		{fairnessRow{Way: "HTTP", Token: "SoftHSM"}, func(ctx context.Context) (*clients, error) { return s.httpClients(ctx) }},
 	} {
 		r := x.row
+		title := r.Way + ", " + r.Token
+		if !s.wants(title) {
+			continue
+		}
 		if err := s.share(ctx, &r, x.open); err != nil {
-			return nil, fmt.Errorf("%s, %s: %w", r.Way, r.Token, err)
+			return nil, fmt.Errorf("%s: %w", title, err)
 		}
 		f.Rows = append(f.Rows, r)
-		s.note("  %s, %s: p99 %s alone, %s beside %s/s", r.Way, r.Token, micros(r.AloneP99), micros(r.BesideP99), thousands(r.GreedyRate))
+		s.note("  %s: p99 %s alone, %s beside %s/s", title, micros(r.AloneP99), micros(r.BesideP99), thousands(r.GreedyRate))
 	}
 	return f, nil
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,9 +49,9 @@ type scale struct {
 	module   string // of SoftHSM
 	duration time.Duration
 	figures  []figure
-	conns    int // of crowd
-	keys     int // of handles
-	members  int // of capacity, at most
+	conns    int            // of crowd
+	keys     int            // of handles
+	lines    *regexp.Regexp // of the figures, which are measured
 	command  string
 	log      io.Writer
 
@@ -60,6 +61,9 @@ type scale struct {
 	// What other programs and the hypervisor had of the processors while cells were measured, and all there was.
 	others, stolen, whole time.Duration
 }
+
+// wants reports whether a line is to be measured.
+func (s *scale) wants(title string) bool { return s.lines.MatchString(title) }
 
 func (s *scale) note(format string, a ...any) { fmt.Fprintf(s.log, format+"\n", a...) }
 
@@ -117,7 +121,7 @@ func parseScale(args []string, stderr io.Writer) (s *scale, out, jsonFile string
 	f.DurationVar(&s.duration, "duration", 3*time.Second, "how long each cell is measured")
 	f.IntVar(&s.conns, "connections", 10_000, "how many connections are open at once")
 	f.IntVar(&s.keys, "keys", 10_000, "how many keys are in use where handles are few")
-	f.IntVar(&s.members, "members", 8, "the largest number of members whose throughput is measured")
+	lines := f.String("lines", "", "measure only lines that this regular expression fits, as they are told meanwhile")
 	var names []string
 	for _, g := range figures {
 		names = append(names, g.name)
@@ -129,8 +133,11 @@ func parseScale(args []string, stderr io.Writer) (s *scale, out, jsonFile string
 	if f.NArg() > 0 {
 		return nil, "", "", fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
-	if s.duration <= 0 || s.conns < 1 || s.keys < 1 || s.members < 1 {
-		return nil, "", "", errors.New("-duration, -connections, -keys and -members must be positive")
+	if s.duration <= 0 || s.conns < 1 || s.keys < 1 {
+		return nil, "", "", errors.New("-duration, -connections and -keys must be positive")
+	}
+	if s.lines, err = regexp.Compile(*lines); err != nil {
+		return nil, "", "", fmt.Errorf("-lines: %w", err)
 	}
 	if _, err := exec.LookPath(s.keyway); err != nil {
 		return nil, "", "", fmt.Errorf("-keyway: %w (make build makes it)", err)
@@ -216,4 +223,12 @@ func (s *scale) publish(r *scaleReport, out, jsonFile string, stdout io.Writer) 
 	}
 	s.note("written to %s", out)
 	return write(out, scaleBegin, scaleEnd, text.Bytes())
+}
+
+// part writes which part of another rate one is, where the other was measured.
+func part(rate, of float64) string {
+	if of == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.0f %%", 100*rate/of)
 }

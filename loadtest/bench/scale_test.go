@@ -70,7 +70,7 @@ func TestWrongAnswersEndARun(t *testing.T) {
 }
 
 func TestScaleUsageErrors(t *testing.T) {
-	for _, args := range [][]string{{"-duration", "0s"}, {"-only", "x", "-keyway", "/bin/sh"}, {"stray"}, {"-nothing"}, {"-keyway", "/nonexistent/keyway"}, {"-members", "0"}} {
+	for _, args := range [][]string{{"-duration", "0s"}, {"-only", "x", "-keyway", "/bin/sh"}, {"stray"}, {"-nothing"}, {"-keyway", "/nonexistent/keyway"}, {"-lines", "("}} {
 		var log bytes.Buffer
 		if code := run(t.Context(), append([]string{"-scale"}, args...), &log, &log); code != 2 {
 			t.Errorf("%v: exit code %d, want 2: %s", args, code, &log)
