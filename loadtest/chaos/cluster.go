@@ -37,7 +37,9 @@ type cluster struct {
 	gateways []*gateway
 	deadline time.Duration // the gateways' for a request
 	defaults bool          // as the settings say
-	token    string        // of the client
+	// slack is how many times what is said of the others' following is allowed: 1, and more where nothing is said about speed.
+	slack time.Duration
+	token string // of the client
 	// members are those of the configuration; visitor is one more that operators add and remove.
 	members     []*token
 	visitor     *token
@@ -52,7 +54,10 @@ func startCluster(ctx context.Context, s settings, dir string) (_ *cluster, err 
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{deadline: s.deadline, defaults: s.defaults}
+	c := &cluster{deadline: s.deadline, defaults: s.defaults, slack: 1}
+	if s.brief {
+		c.slack = 10
+	}
 	c.http = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, IdleConnTimeout: keepIdle, DialContext: c.dial}}
 	custody, members, visitor, err := makeTokens(ctx, keyway, dir)
 	if err != nil {
@@ -142,10 +147,10 @@ var keys = []lifecycle.KeyRequest{
 
 // ready waits until every member serves on a gateway.
 func (c *cluster) ready(ctx context.Context, g *gateway) error {
-	if err := g.until(ctx, time.Minute, "answers", func() error { return g.order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
+	if err := g.until(ctx, time.Minute*c.slack, "answers", func() error { return g.order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
 		return err
 	}
-	return g.until(ctx, time.Minute, "has all members", func() error { return c.complete(ctx, g) })
+	return g.until(ctx, time.Minute*c.slack, "has all members", func() error { return c.complete(ctx, g) })
 }
 
 func (c *cluster) furnish(ctx context.Context) error {
@@ -166,7 +171,7 @@ func (c *cluster) furnish(ctx context.Context) error {
 		return err
 	}
 	for _, g := range c.gateways { // the others hear of it from the store
-		if err := g.until(ctx, 10*time.Second, "knows the client and the keys", func() error { return c.mayWrap(ctx, g) }); err != nil {
+		if err := g.until(ctx, 10*time.Second*c.slack, "knows the client and the keys", func() error { return c.mayWrap(ctx, g) }); err != nil {
 			return err
 		}
 	}
@@ -233,6 +238,7 @@ const (
 // followed waits until a member is on every gateway as is says, which the store tells all but the first; is gets nil for a member that is not
 // there. It returns a breach when one takes too long.
 func (c *cluster) followed(ctx context.Context, t *token, what string, within time.Duration, is func(*pool.MemberStat) bool) error {
+	within *= c.slack
 	for _, g := range c.gateways[1:] {
 		began := time.Now()
 		for {

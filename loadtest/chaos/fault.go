@@ -187,7 +187,7 @@ func visits() []*fault {
 			return end, err
 		}
 		for _, g := range c.gateways {
-			if err := g.until(ctx, visitorServes, "has the visitor", func() error {
+			if err := g.until(ctx, visitorServes*c.slack, "has the visitor", func() error {
 				m, err := g.member(ctx, t)
 				if err == nil && (m == nil || m.State != pool.Active) {
 					err = fmt.Errorf("on %s the visitor is %+v", g.name, m)

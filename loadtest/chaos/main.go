@@ -35,7 +35,8 @@ type settings struct {
 	json     string
 	// segment bounds how long a member is the one that is left able, rest how long faults are apart.
 	segment, rest span
-	// brief leaves out the faults that last long by nature: those that wait for work that hangs, or for a latch.
+	// brief leaves out the faults whose ends wait, for work that hangs or for a latch, and has ten times the patience with gateways that follow: a
+	// brief run says nothing about speed.
 	brief bool
 	// recovery is how long a member may take to serve again when nothing is wrong with it any more.
 	recovery time.Duration

@@ -55,7 +55,7 @@ func (a *adminOf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // twoGateways is a cluster of two, of which only the operators' side is there.
 func twoGateways(t *testing.T) (c *cluster, first, second *adminOf, m *token) {
 	t.Helper()
-	c = &cluster{}
+	c = &cluster{slack: 1}
 	all := [2]*adminOf{}
 	for i := range all {
 		all[i] = &adminOf{m: &pool.MemberStat{Name: "m", State: pool.Active}, cleared: pool.Active}
