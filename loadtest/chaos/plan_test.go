@@ -118,12 +118,29 @@ func TestWhatBreaksAPromise(t *testing.T) {
 		r := newRecord(begun, deadline, fakeMembers())
 		r.spared = []sparing{{begun, c.spared}}
 		r.sample(c.s)
+		r.judge()
 		if got := *r.counts["q"]; got != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 		if got := r.broken; (c.broken == "") != (len(got) == 0) || c.broken != "" && got[0].Promise != c.broken {
 			t.Errorf("%s: broken %v, want %q", c.name, got, c.broken)
 		}
+	}
+	// While the machine stands still nothing is said about time, and a wrong answer is wrong; but it must not stand still for long.
+	stood := newRecord(begun, deadline, fakeMembers())
+	stood.spared = []sparing{{begun, 0}}
+	stood.sample(sample{question: "q", intended: begun.Add(time.Second), took: 2 * time.Second, late: 2 * time.Second})
+	stood.sample(sample1(2*time.Second, time.Second, errors.New("504"), false))
+	stood.sample(sample1(2*time.Second, time.Second, wrong("x"), false))
+	stood.sample(sample1(4*time.Second, time.Second, errors.New("504"), false))
+	stood.judge()
+	if got, want := *stood.counts["q"], (Count{Right: 1, Wrong: 1, Failed: 1, Stalled: 1}); got != want || stood.stood() != 2*time.Second || len(stood.broken) != 2 {
+		t.Errorf("around a stall: %+v, want %+v; stood %s; broken %v", got, want, stood.stood(), stood.broken)
+	}
+	stood.sample(sample{question: "q", intended: begun.Add(2 * time.Second), took: 7 * time.Second, late: 7 * time.Second})
+	stood.judge()
+	if last := stood.broken[len(stood.broken)-1]; last.Promise != canJudge {
+		t.Errorf("a machine that stood still for %s of a minute: %+v", stood.stood(), last)
 	}
 	// Spared later than the request ended is no excuse.
 	r := newRecord(begun, deadline, fakeMembers())

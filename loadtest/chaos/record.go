@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -27,7 +28,17 @@ type record struct {
 	broken  []Broken
 	// sentLate is by how much the latest request was sent later than it was to be.
 	sentLate time.Duration
+	// stalls are the times in which this machine stood still for so long that nothing can be said about anybody's time, in the order they were
+	// noticed, and suspects are what failed or was late: it is judged when all stalls are known.
+	stalls   []stall
+	suspects []sample
 }
+
+// stall is a time in which a request was to be sent and could not be.
+type stall struct{ from, to time.Time }
+
+// stalled is how late a request is sent that shows a stall: more than the scheduling of a machine that is merely busy.
+const stalled = 250 * time.Millisecond
 
 // second is what was to start within one second.
 type second struct {
@@ -48,6 +59,8 @@ type Count struct {
 	Failed  int `json:"failed"`
 	Late    int `json:"late"`
 	Excused int `json:"excused"`
+	// Stalled failed or were late while the machine stood still.
+	Stalled int `json:"stalled"`
 }
 
 // Fault is one fault that was played. Times are seconds from the begin.
@@ -87,6 +100,8 @@ const (
 	ordersWork    = "operators' orders are carried out"
 	noLeak        = "nothing is left behind"
 
+	canJudge = "the machine is able to judge"
+
 	pinsTriedOnce  = "a refused PIN is tried once and latches the member"
 	leaksEnd       = "a worker that grows too large is replaced"
 	gatewaysFollow = "the other gateways follow an operator's order"
@@ -116,6 +131,9 @@ func (r *record) sample(s sample) {
 	sec := &r.seconds[n]
 	end := s.intended.Add(s.took)
 	r.sentLate = max(r.sentLate, s.late)
+	if s.late > stalled {
+		r.stalls = append(r.stalls, stall{s.intended, s.intended.Add(s.late)})
+	}
 	// The gateway's deadline begins when a request is sent. That it was sent late is this machine's doing, and is told apart.
 	tooLate := s.took-s.late > r.deadline+grace
 	excused := s.eddsa && !r.eddsaAble(s.intended, end)
@@ -126,18 +144,51 @@ func (r *record) sample(s sample) {
 		r.breakLocked(noWrongAnswer, fmt.Sprintf("%s: %v", s.question, s.err), end)
 	case excused && (s.err != nil || tooLate):
 		c.Excused++
-	case s.err != nil:
-		c.Failed++
-		sec.failed++
-		r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.question, s.err, s.took.Round(time.Millisecond)), end)
-	case tooLate:
-		c.Late++
-		sec.failed++
-		r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, (s.took-s.late).Round(time.Millisecond)), end)
+	case s.err != nil || tooLate:
+		r.suspects = append(r.suspects, s)
 	default:
 		c.Right++
 		sec.took = append(sec.took, s.took)
 	}
+}
+
+// judge decides about what failed or was late, when no more requests are under way.
+func (r *record) judge() {
+	for _, s := range r.suspects {
+		c, sec, end := r.counts[s.question], &r.seconds[int(s.intended.Sub(r.begun)/time.Second)], s.intended.Add(s.took)
+		switch {
+		case slices.ContainsFunc(r.stalls, func(x stall) bool { return x.from.Before(end) && x.to.After(s.intended) }):
+			c.Stalled++
+			continue
+		case s.err != nil:
+			c.Failed++
+			r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.question, s.err, s.took.Round(time.Millisecond)), end)
+		default:
+			c.Late++
+			r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, (s.took-s.late).Round(time.Millisecond)), end)
+		}
+		sec.failed++
+	}
+	r.suspects = nil
+	if t := r.stood(); t > time.Since(r.begun)/10 {
+		r.breakLocked(canJudge, fmt.Sprintf("it stood still for %s", t.Round(time.Millisecond)), time.Now())
+	}
+}
+
+// stood is for how long the machine stood still.
+func (r *record) stood() (sum time.Duration) {
+	slices.SortFunc(r.stalls, func(a, b stall) int { return a.from.Compare(b.from) })
+	var until time.Time
+	for _, s := range r.stalls {
+		if s.from.Before(until) {
+			s.from = until
+		}
+		if s.to.After(s.from) {
+			sum += s.to.Sub(s.from)
+			until = s.to
+		}
+	}
+	return sum
 }
 
 // eddsaAble reports whether the spared members had Ed25519 all the time.
@@ -220,7 +271,7 @@ func (r *record) breakLocked(promise, what string, at time.Time) {
 		}
 	}
 	for _, f := range r.faults {
-		if f.To < 0 || f.To > b.At-r.deadline.Seconds() {
+		if f.From <= b.At && (f.To < 0 || f.To > b.At-r.deadline.Seconds()) {
 			b.Faults = append(b.Faults, fmt.Sprintf("%s: %s (since %.1f)", f.Member, f.Name, f.From))
 		}
 	}

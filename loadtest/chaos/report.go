@@ -26,7 +26,9 @@ type Report struct {
 	Counts   map[string]*Count `json:"counts"`
 	Latency  Latency           `json:"latency"`
 	// SentLate is by how many milliseconds the latest request was sent later than it was to be, since this machine was busy.
-	SentLate float64     `json:"sent_late"`
+	SentLate float64 `json:"sent_late"`
+	// Stood is for how many seconds the machine stood still: requests were sent late then.
+	Stood    float64     `json:"stood"`
 	Seconds  []Second    `json:"seconds"`
 	Members  []string    `json:"members"`
 	Spared   []Fault     `json:"spared"` // who had no fault, from when to when
@@ -72,6 +74,7 @@ func (r *rehearsal) report(before []Resources) *Report {
 	if r.defaults {
 		command += " -defaults"
 	}
+	rec.judge()
 	out := &Report{
 		Seed: r.seed, Rate: r.rate, Gateways: r.gateways, Counts: rec.counts, Faults: rec.faults, States: rec.states, Before: before, After: r.after, Broken: rec.broken,
 		Command:  command,
@@ -84,7 +87,7 @@ func (r *rehearsal) report(before []Resources) *Report {
 		out.Seconds = append(out.Seconds, Second{latencyOf(s.took), len(s.took), s.failed})
 	}
 	out.Latency = latencyOf(all)
-	out.SentLate = float64(rec.sentLate.Microseconds()) / 1000
+	out.SentLate, out.Stood = float64(rec.sentLate.Microseconds())/1000, rec.stood().Seconds()
 	for _, t := range r.all {
 		out.Members = append(out.Members, t.record.Name)
 	}
@@ -111,6 +114,7 @@ func (r *Report) total() (sum Count) {
 		sum.Failed += c.Failed
 		sum.Late += c.Late
 		sum.Excused += c.Excused
+		sum.Stalled += c.Stalled
 	}
 	return sum
 }
@@ -118,9 +122,9 @@ func (r *Report) total() (sum Count) {
 // table prints the outcome for people.
 func (r *Report) table(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "request\tright\twrong\tfailed\tlate\texcused\t")
+	fmt.Fprintln(t, "request\tright\twrong\tfailed\tlate\texcused\tstalled\t")
 	line := func(name string, c Count) {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t\n", name, c.Right, c.Wrong, c.Failed, c.Late, c.Excused)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", name, c.Right, c.Wrong, c.Failed, c.Late, c.Excused, c.Stalled)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Counts)) {
 		line(name, *r.Counts[name])
@@ -130,7 +134,7 @@ func (r *Report) table(w io.Writer) {
 	fmt.Fprintf(w, "\n%d faults of %d kinds in %.0f s; latency from the intended start: p50 %.1f ms, p99 %.1f ms, longest %.0f ms\n",
 		len(r.Faults), r.kinds(), r.Lasted, r.Latency.P50, r.Latency.P99, r.Latency.Max)
 	if r.SentLate > 100 {
-		fmt.Fprintf(w, "this machine is too busy for the rate: a request was sent %.0f ms late, which is in the latencies and not in the deadline\n", r.SentLate)
+		fmt.Fprintf(w, "this machine is too busy for the rate: it stood still for %.1f s, and a request was sent %.0f ms late; that is in the latencies and not in the deadlines\n", r.Stood, r.SentLate)
 	}
 	for i := range min(len(r.Before), len(r.After)) {
 		b, a := r.Before[i], r.After[i]
