@@ -30,6 +30,11 @@ type load struct {
 	take  func(sample)  // called for each request, from any goroutine
 }
 
+// Now and then a caller makes one mistake after the other: breakers count failures in a row, and its own must not trip them.
+const mistakesEvery, mistakesRun = 400, 80
+
+var mistake = question{name: "bad ciphertext", ask: (*asker).badCiphertext}
+
 // run sends until ctx ends, waits for the answers to what was sent, and returns.
 func (l *load) run(ctx context.Context) {
 	c := newChooser(questions)
@@ -53,6 +58,9 @@ func (l *load) run(ctx context.Context) {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(l.seed, n))
 			q := c.pick(r)
+			if n%mistakesEvery >= mistakesEvery-mistakesRun {
+				q = &mistake
+			}
 			// Those under way when the load ends are answered as well.
 			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.wait)
 			defer cancel()
