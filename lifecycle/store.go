@@ -79,6 +79,27 @@ type Tx interface {
 	AllMembers() ([]MemberRecord, error) // of every pool, by pool and name
 	// KeysInUse tells what kinds of keys a pool has, keys of which no version has material left out.
 	KeysInUse(pool string) ([]KeysInUse, error)
+
+	// AcquireLease takes a lease that nobody has, for ttl, and raises its epoch. ErrLeaseHeld.
+	AcquireLease(name, holder string, ttl time.Duration) (Lease, error)
+	// RenewLease prolongs a lease that has not run out, to ttl from now. ErrLeaseLost.
+	RenewLease(l Lease, ttl time.Duration) error
+	// ReleaseLease gives a lease back, so that another one need not wait. ErrLeaseLost.
+	ReleaseLease(Lease) error
+	// Fenced returns ErrLeaseLost when somebody else has taken the lease. Nobody takes it before the transaction has ended.
+	Fenced(Lease) error
+
+	// InsertJob puts a job into the outbox.
+	InsertJob(NewJob) (id int64, err error)
+	// ClaimJobs takes up to limit jobs that are due, each the first of its target, for d: who has not finished one by then has crashed, and
+	// it is claimed again. Fenced.
+	ClaimJobs(l Lease, limit int, d time.Duration) ([]Job, error)
+	// FinishJob records what came of a claimed job. ErrClaimLost. Fenced.
+	FinishJob(Lease, Job, JobOutcome) error
+	// Jobs reads up to limit jobs of a state, by ID, after one.
+	Jobs(s JobState, after int64, limit int) ([]Job, error)
+	// ReviveJob makes a dead job wait again, from its old place.
+	ReviveJob(id int64) error
 }
 
 // KeysInUse are the keys of one pool that have the same algorithm and usages.

@@ -29,6 +29,10 @@ type dialect struct {
 	// among begins a transaction's first run, beside others, and alone every further one, which waits until no other changes
 	// anything: it cannot fail in a conflict again. "" where there is one writer anyway.
 	among, alone string
+	// claim ends a query that takes rows j of a queue; share one whose row must stay as it is until the transaction ends.
+	claim, share string
+	// clock reads the database's clock, in milliseconds since 1970; "" where it is this machine's.
+	clock string
 	// trouble classifies an error; unsure reports whether a commit that failed with it may have taken place all the same.
 	trouble func(error) trouble
 	unsure  func(error) bool

@@ -56,8 +56,12 @@ var postgresDialect = &dialect{
 	update:   &sql.TxOptions{Isolation: sql.LevelSerializable},
 	raise:    "WITH raised AS (UPDATE epoch SET epoch = epoch + 1 RETURNING epoch) SELECT pg_notify('" + channel + "', epoch::text) FROM raised",
 	// LOCK takes no snapshot: the transaction sees what those did that it waited for.
-	among:   "LOCK TABLE turn IN ROW SHARE MODE",
-	alone:   "LOCK TABLE turn IN EXCLUSIVE MODE",
+	among: "LOCK TABLE turn IN ROW SHARE MODE",
+	alone: "LOCK TABLE turn IN EXCLUSIVE MODE",
+	claim: " FOR UPDATE OF j SKIP LOCKED",
+	// What the unique index holds, the epoch, stays as it is; the expiry may be changed by others.
+	share:   " FOR KEY SHARE",
+	clock:   "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
 	trouble: troublePostgres,
 	unsure:  unsurePostgres,
 	advise:  advisePostgres,

@@ -18,7 +18,9 @@ func Test(t *testing.T, open func(*testing.T) (a, b lifecycle.Store)) {
 	for name, f := range map[string]func(*testing.T, lifecycle.Store, lifecycle.Store){
 		"KeysAndVersions": keys, "ChangesRaiseTheEpoch": epoch, "AFailedUpdateChangesNothing": rollback,
 		"ViewsCannotChange": readOnly, "ClientsAndGrants": clients, "MembersAndKEKs": members, "WhatAMemberMustFit": fit, "KeysInUse": keysInUse, "UsesAdd": uses,
-		"ChangesAtOnceAddUp": together, "OneNameIsTakenOnce": oneName, "NamesSortByTheirBytes": order, "ChangesAreToldOf": told, "AnEndedContextChangesNothing": ended,
+		"ChangesAtOnceAddUp": together, "ASlowChangeIsNotStarved": slow, "OneNameIsTakenOnce": oneName, "NamesSortByTheirBytes": order, "ChangesAreToldOf": told, "AnEndedContextChangesNothing": ended,
+		"OneHoldsALease": leases, "OneOfManyGetsALease": competing, "ATakeOverWaitsForWhatIsFenced": fenced,
+		"JobsOfATargetGoInOrder": jobs, "UnknownAndDeadJobs": unclear, "AClaimerThatCrashed": crashed, "JobsAreFenced": fencedJobs, "ManyClaimers": claimers,
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := open(t)

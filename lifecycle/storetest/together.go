@@ -73,6 +73,53 @@ func together(t *testing.T, a, b lifecycle.Store) {
 	}
 }
 
+// slow: a change that takes its time gets done although others change what it reads all the while.
+func slow(t *testing.T, a, b lifecycle.Store) {
+	update(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "app"}) })
+	more := func(s lifecycle.Store, wait time.Duration) error {
+		return s.Update(context.Background(), func(tx lifecycle.Tx) error {
+			c, err := tx.Client("app")
+			if err != nil {
+				return err
+			}
+			time.Sleep(wait)
+			c.Burst++
+			return tx.UpdateClient(*c)
+		})
+	}
+	stop := make(chan struct{})
+	var quick sync.WaitGroup
+	n := 0
+	quick.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := more(a, 0); err != nil {
+				t.Error(err)
+				return
+			}
+			n++
+		}
+	})
+	for range 3 {
+		if err := more(b, 50*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	quick.Wait()
+	view(t, b, func(tx lifecycle.Tx) error {
+		c, err := tx.Client("app")
+		if err == nil && c.Burst != n+3 {
+			t.Errorf("%d changes were kept, of %d quick ones and 3 slow ones", c.Burst, n)
+		}
+		return err
+	})
+}
+
 // oneName: of several who find a name free and take it, one gets it, and the others see that it is taken.
 func oneName(t *testing.T, a, b lifecycle.Store) {
 	taken := errors.New("taken")
