@@ -30,6 +30,10 @@ type pacer struct {
 // of which many are taken for a minute after they were used.
 const sourceConns = 4000
 
+// pacedMost is how many requests are under way at most, so that a machine that stands still for a moment does not fill the gateway's
+// queue; those that are due wait here, and their time counts.
+const pacedMost = 256
+
 // pacedBuffer holds a whole answer.
 const pacedBuffer = 2 << 10
 
@@ -82,7 +86,8 @@ func (p *pacer) run(ctx context.Context, c *cell, rate float64, n int) error {
 	begun, started, waiting := due, 0, 0
 	for {
 		now := time.Now()
-		for started < n && len(p.idle) > 0 && !due.After(now) {
+		room := func() bool { return started < n && waiting < pacedMost && len(p.idle) > 0 }
+		for room() && !due.After(now) {
 			conn := p.conns[p.idle[0]]
 			p.idle = p.idle[1:]
 			if err := send(conn, p.request, due); err != nil {
@@ -95,7 +100,7 @@ func (p *pacer) run(ctx context.Context, c *cell, rate float64, n int) error {
 			c.elapsed = time.Since(begun)
 			return nil
 		}
-		if err := p.alarm(started < n && len(p.idle) > 0, time.Until(due)); err != nil {
+		if err := p.alarm(room(), time.Until(due)); err != nil {
 			return err
 		}
 		got, err := unix.EpollWait(p.epoll, p.events, int(answerTimeout/time.Millisecond))
