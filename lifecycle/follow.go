@@ -17,8 +17,7 @@ const followDrain = 30 * time.Second
 // Follow begins to do here what the store says, after each change that it tells of and otherwise every so often: another gateway that
 // shares it may have added, drained, resumed or removed members, or cleared a latch. Close ends it.
 func (m *Membership) Follow(every time.Duration) {
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
+	ctx := m.life
 	m.work.Go(func() {
 		said := ""
 		everyChange(ctx, m.cfg.Store, every, func() {
@@ -35,9 +34,7 @@ func (m *Membership) Follow(every time.Duration) {
 
 // Close ends following and waits for what it began.
 func (m *Membership) Close() {
-	if m.stop != nil {
-		m.stop()
-	}
+	m.end()
 	m.work.Wait()
 }
 
@@ -60,13 +57,13 @@ func (m *Membership) Reconcile(ctx context.Context) error {
 	for _, r := range records {
 		s, there := here[r.Name]
 		delete(here, r.Name)
-		if m.moving[r.Name] {
+		if m.moving[r.Name] != nil {
 			continue // a drain or a removal that was begun here
 		}
 		errs = append(errs, m.follow(ctx, r, s, there))
 	}
 	for _, name := range slices.Sorted(maps.Keys(here)) {
-		if !m.moving[name] {
+		if m.moving[name] == nil {
 			m.cfg.Log.Info("member removed elsewhere", "pool", m.cfg.PoolName, "member", name)
 			errs = append(errs, m.leave(ctx, name, true))
 		}
@@ -118,8 +115,7 @@ func (m *Membership) leave(ctx context.Context, name string, gone bool) error {
 			return err
 		}
 	}
-	m.moving[name] = true
-	m.work.Go(func() {
+	m.move(name, func() {
 		ctx, cancel := context.WithTimeout(ctx, followDrain)
 		defer cancel()
 		var err error
@@ -131,17 +127,11 @@ func (m *Membership) leave(ctx context.Context, name string, gone bool) error {
 		if err != nil && !errors.Is(err, pool.ErrClosed) {
 			m.cfg.Log.Warn("work under way was given up", "pool", m.cfg.PoolName, "member", name, "error", err)
 		}
-		m.mu.Lock()
-		delete(m.moving, name)
-		m.mu.Unlock()
 	})
 	return nil
 }
 
 // sameToken reports whether two records describe the same token, used in the same way.
 func sameToken(a, b MemberRecord) bool {
-	for _, r := range []*MemberRecord{&a, &b} {
-		r.Drained, r.Latched, r.Clears = false, "", 0
-	}
-	return reflect.DeepEqual(a, b)
+	return reflect.DeepEqual(a.settings(), b.settings())
 }

@@ -37,11 +37,11 @@ func TestEveryGatewayFollowsTheStoredMembers(t *testing.T) {
 		a.add("m1")
 		a.add("m2")
 		both(map[string]pool.State{"m1": pool.Active, "m2": pool.Active})
-		must(t, a.m.Drain(ctx, "test", "m1", false))
+		must(t, a.m.Drain(ctx, "test", "m1", lifecycle.Order{}))
 		both(map[string]pool.State{"m1": pool.Drained, "m2": pool.Active})
 		must(t, a.m.Resume(ctx, "test", "m1"))
 		both(map[string]pool.State{"m1": pool.Active, "m2": pool.Active})
-		must(t, b.m.Remove(ctx, "test", "m2", false)) // a does not follow, and is told by hand
+		must(t, b.m.Remove(ctx, "test", "m2", lifecycle.Order{})) // a does not follow, and is told by hand
 		must(t, a.m.Reconcile(ctx))
 		both(map[string]pool.State{"m1": pool.Active})
 
@@ -74,7 +74,7 @@ func TestAFollowerKeepsItsLastAbleMember(t *testing.T) {
 		a.add("m1")
 		a.add("m2")
 		time.Sleep(time.Second)
-		must(t, a.m.Drain(ctx, "test", "m1", false))
+		must(t, a.m.Drain(ctx, "test", "m1", lifecycle.Order{}))
 		time.Sleep(time.Minute)
 		b.want(map[string]pool.State{"m1": pool.Active, "m2": pool.Joining})
 		b.mu.Lock()
@@ -94,7 +94,7 @@ func TestALatchIsEverybodysAndClearedOnce(t *testing.T) {
 		wrong := &hsm.Error{Code: hsm.PinIncorrect, Function: hsm.FnLogin}
 		absent := &hsm.Error{Code: hsm.TokenNotPresent, Function: hsm.FnInitialize}
 		a.refuse["m1"], b.refuse["m1"] = absent, absent
-		a.add("m1")
+		a.plant("m1")
 		time.Sleep(time.Second)
 		b.want(map[string]pool.State{"m1": pool.Joining})
 		a.mu.Lock()

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -23,7 +23,9 @@ type MembershipConfig struct {
 	Custody  *Custody // nil: members must hold the pool KEK already
 	// Open returns how a member's token is opened.
 	Open func(MemberRecord) func(context.Context) (hsm.Token, error)
-	Log  *slog.Logger
+	// Stats returns the statistics of every pool of this process, so that a token is one member only. Default: this pool's.
+	Stats func() []pool.Stat
+	Log   *slog.Logger
 }
 
 // Membership keeps the stored members of a pool and the pool itself in step. It is safe for concurrent use.
@@ -31,10 +33,16 @@ type Membership struct {
 	cfg MembershipConfig
 	mu  sync.Mutex // one change at a time: the store and the pool change together
 
-	applied map[string]MemberRecord // what each member of the pool was last made after
-	moving  map[string]bool         // members that leave, in the background
-	stop    context.CancelFunc      // ends following; nil when nobody follows
+	applied map[string]MemberRecord  // what each member of the pool was last made after
+	moving  map[string]chan struct{} // members that leave, in the background; closed when the last order so far is done
+	life    context.Context          // of what goes on in the background
+	end     context.CancelFunc
 	work    sync.WaitGroup
+
+	trying chan struct{} // holds one value while a member is tried
+	pins   badPINs
+	saidMu sync.Mutex
+	said   map[string][]string // members that are tried now: what was found so far
 
 	vouchMu sync.Mutex
 	vouched map[string]bool // members whose latch was cleared and that have not been opened since
@@ -45,7 +53,9 @@ func NewMembership(cfg MembershipConfig) *Membership {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Membership{cfg: cfg, vouched: map[string]bool{}, applied: map[string]MemberRecord{}, moving: map[string]bool{}}
+	m := &Membership{cfg: cfg, vouched: map[string]bool{}, applied: map[string]MemberRecord{}, moving: map[string]chan struct{}{}, trying: make(chan struct{}, 1), said: map[string][]string{}}
+	m.life, m.end = context.WithCancel(context.Background())
+	return m
 }
 
 // Load adds every stored member to the pool.
@@ -95,11 +105,16 @@ func (m *Membership) vouchOnce(ctx context.Context, name string) context.Context
 func (m *Membership) storeLatch(name, reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := m.change(ctx, name, func(r *MemberRecord) { r.Latched = reason }); err != nil {
+	err := m.change(ctx, name, func(r *MemberRecord) {
+		r.Latched = reason
+		m.pins.latched(*r) // nor is it tried again when the member is removed and added anew
+	})
+	if err != nil {
 		m.cfg.Log.Error("the latch could not be stored and would not survive a restart", "member", name, "error", err)
 	}
 }
 
+// change changes a stored member. When f changes nothing, nothing is stored.
 func (m *Membership) change(ctx context.Context, name string, f func(*MemberRecord)) error {
 	return m.cfg.Store.Update(ctx, func(tx Tx) error {
 		all, err := tx.Members(m.cfg.PoolName)
@@ -108,173 +123,15 @@ func (m *Membership) change(ctx context.Context, name string, f func(*MemberReco
 		}
 		for _, r := range all {
 			if r.Name == name {
-				f(&r)
+				was := r
+				if f(&r); reflect.DeepEqual(r, was) {
+					return nil
+				}
 				return tx.PutMember(r)
 			}
 		}
 		return fmt.Errorf("member %s of pool %s: %w", name, m.cfg.PoolName, key.ErrNotFound)
 	})
-}
-
-// Check writes what r.URI says into r's other fields and returns an error that names every field that is wrong.
-func (r *MemberRecord) Check() error {
-	var errs []error
-	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
-	if err := key.CheckName(r.Name); err != nil {
-		bad("name: %w", err)
-	}
-	if r.URI != "" {
-		errs = append(errs, r.expandURI()...)
-	}
-	switch r.Driver {
-	case "pkcs11":
-		if !filepath.IsAbs(r.Module) {
-			bad("module: give the absolute path of the PKCS#11 library, not %q", r.Module)
-		}
-		if r.TokenLabel == "" && r.TokenSerial == "" {
-			bad("token_label or token_serial: say which token of the library it is")
-		}
-	case "soft":
-		if !filepath.IsAbs(r.TokenDir) {
-			bad("token_dir: give the absolute path of the embedded token's directory, not %q", r.TokenDir)
-		}
-	default:
-		bad("driver: use pkcs11 or soft, not %q", r.Driver)
-	}
-	if !filepath.IsAbs(r.PINFile) {
-		bad("pin_file: give the absolute path of a file with the PIN, not %q", r.PINFile)
-	}
-	if r.Isolation != "" && r.Isolation != "worker" && r.Isolation != "none" {
-		bad("isolation: use worker or none, not %q", r.Isolation)
-	}
-	if r.Sessions < 0 || r.Queue < 0 || r.Handles < 0 || r.MaxMemory < 0 {
-		bad("sessions, queue, handles and max_memory must not be negative")
-	}
-	return errors.Join(errs...)
-}
-
-// Add stores a member and adds it to the pool. It joins in the background; Stat tells how far it is.
-func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord) error {
-	r.Pool = m.cfg.PoolName
-	if err := r.Check(); err != nil {
-		return fmt.Errorf("%w: member %s: %w", ErrInvalid, r.Name, err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	err := m.cfg.Store.Update(ctx, func(tx Tx) error {
-		all, err := tx.Members(r.Pool)
-		if err != nil {
-			return err
-		}
-		for _, o := range all {
-			if o.Name == r.Name {
-				return fmt.Errorf("member %s of pool %s %w", r.Name, r.Pool, ErrExists)
-			}
-		}
-		return tx.PutMember(r)
-	})
-	if err != nil {
-		return err
-	}
-	if err := m.add(r); err != nil {
-		undo := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(r.Pool, r.Name) })
-		return errors.Join(err, undo)
-	}
-	m.cfg.Log.InfoContext(ctx, "member added", "actor", actor, "pool", r.Pool, "member", r.Name)
-	return nil
-}
-
-// Drain takes a member out of use; see pool.Pool.Drain. It is stored when it is decided, so that other gateways follow at once,
-// and waits for the work that is under way here.
-func (m *Membership) Drain(ctx context.Context, actor, name string, force bool) error {
-	if err := m.beginDrain(ctx, name, force); err != nil {
-		return err
-	}
-	err := m.cfg.Pool.Drain(ctx, name, true)
-	if m.state(name) == pool.Drained {
-		m.cfg.Log.InfoContext(ctx, "member drained", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	}
-	return err
-}
-
-// beginDrain decides that a member goes, and stores it.
-func (m *Membership) beginDrain(ctx context.Context, name string, force bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.cfg.Pool.BeginDrain(name, force); err != nil {
-		return err
-	}
-	if err := m.change(context.WithoutCancel(ctx), name, func(r *MemberRecord) { r.Drained = true }); err != nil {
-		return errors.Join(err, m.cfg.Pool.Resume(name)) // nothing was changed
-	}
-	return nil
-}
-
-// state returns the state of a member, "" for one that the pool does not have.
-func (m *Membership) state(name string) pool.State {
-	for _, s := range m.cfg.Pool.Stat().Members {
-		if s.Name == name {
-			return s.State
-		}
-	}
-	return ""
-}
-
-// Resume takes a drained member into use again.
-func (m *Membership) Resume(ctx context.Context, actor, name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.cfg.Pool.Resume(name); err != nil {
-		return err
-	}
-	m.cfg.Log.InfoContext(ctx, "member resumed", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	return m.change(ctx, name, func(r *MemberRecord) { r.Drained = false })
-}
-
-// ClearLatch lets a latched member log in once more, after a person has set its PIN right.
-func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	// Stored first: should the login fail again at once, its latch is stored after this.
-	var clears int
-	if err := m.change(ctx, name, func(r *MemberRecord) { r.Latched = ""; r.Clears++; clears = r.Clears }); err != nil {
-		return err
-	}
-	m.cfg.Log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	was := m.applied[name]
-	was.Latched, was.Clears = "", clears
-	m.applied[name] = was
-	return m.unlatch(name)
-}
-
-// unlatch lets a member log in once more, as one for whose PIN a person vouches.
-func (m *Membership) unlatch(name string) error {
-	if m.state(name) == pool.Latched {
-		m.vouchMu.Lock()
-		m.vouched[name] = true
-		m.vouchMu.Unlock()
-	}
-	return m.cfg.Pool.ClearLatch(name)
-}
-
-// Remove drains a member and forgets it. Its token is left as it is. When it fails half-way the member is drained, and
-// the same command once more goes on.
-func (m *Membership) Remove(ctx context.Context, actor, name string, force bool) error {
-	var late error
-	if m.state(name) != pool.Latched { // which has no work, and cannot be drained
-		if late = m.Drain(ctx, actor, name, force); m.state(name) != pool.Drained {
-			return late
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	ctx = context.WithoutCancel(ctx) // it has its own bounds, and half of it would be worse
-	// The store first: a member that only the pool has is gone after the next start.
-	if err := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(m.cfg.PoolName, name) }); err != nil {
-		return errors.Join(late, err)
-	}
-	m.cfg.Log.InfoContext(ctx, "member removed", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	return errors.Join(late, m.cfg.Pool.Remove(ctx, name, true))
 }
 
 // Stat returns the pool's statistics.

@@ -100,3 +100,27 @@ func (c *Custody) exchangeRoot(ctx context.Context, k *KEK, t hsm.Keeper) ([]byt
 	}
 	return kcv, c.compare(t, here, kcv, "Root KEK of "+k.Name)
 }
+
+// ForgetRoot destroys the Root KEK of the member called name (pool/member) on the custody token, and forgets it: nothing can be
+// sent to that member's token any more. What the token holds stays there. It is an error wrapping
+// key.ErrNotFound when none is recorded. After a failure it can be called again.
+func (c *Custody) ForgetRoot(ctx context.Context, name string) error {
+	var k *KEK
+	if err := c.cfg.Store.View(ctx, func(tx Tx) (err error) { k, err = tx.KEK(KEKRoot, name); return err }); err != nil {
+		return err
+	}
+	err := c.cfg.Token.With(ctx, func(t hsm.Keeper) error {
+		h, err := t.Find(hsm.ClassSecret, k.ID[:])
+		if errors.Is(err, hsm.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return t.Destroy(h)
+	})
+	if err != nil {
+		return fmt.Errorf("destroying the Root KEK of %s (CKA_ID %s) on the custody token: %w", name, k.ID, err)
+	}
+	return c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteKEK(KEKRoot, name) })
+}

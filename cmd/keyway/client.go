@@ -158,7 +158,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, in, out any) 
 		if err := json.Unmarshal(b, &p); err != nil || p.Kind == "" {
 			return fmt.Errorf("%s answered %s: is that the operators' API?", c.url, answer.Status)
 		}
-		return fmt.Errorf("%s: %s (request %s)", printable(p.Kind), printable(p.Detail), printable(p.RequestID))
+		return &problemError{p}
 	}
 	if out == nil || len(b) == 0 {
 		return nil
@@ -167,6 +167,13 @@ func (c *adminClient) do(ctx context.Context, method, path string, in, out any) 
 		return fmt.Errorf("the answer of %s is not what was expected: is it of the same version? %w", c.url, err)
 	}
 	return nil
+}
+
+// problemError is a failure that the API told.
+type problemError struct{ adminapi.Problem }
+
+func (p *problemError) Error() string {
+	return fmt.Sprintf("%s: %s (request %s)", printable(p.Kind), printable(p.Detail), printable(p.RequestID))
 }
 
 // order runs one command that asks the API. The parts of path are escaped already.

@@ -81,26 +81,36 @@ func (c *custodyMember) latch(ctx context.Context, reason string) error {
 var errCustody = fmt.Errorf("%w: the custody token is set up in the configuration file", lifecycle.ErrInvalid)
 
 // Add is refused.
-func (c *custodyMember) Add(context.Context, string, lifecycle.MemberRecord) error { return errCustody }
+func (c *custodyMember) Add(context.Context, string, lifecycle.MemberRecord, lifecycle.AddOptions) (lifecycle.Added, error) {
+	return lifecycle.Added{}, errCustody
+}
+
+// Trying is never the case.
+func (c *custodyMember) Trying(string) ([]string, bool) { return nil, false }
 
 // Drain is refused.
-func (c *custodyMember) Drain(context.Context, string, string, bool) error { return errCustody }
+func (c *custodyMember) Drain(context.Context, string, string, lifecycle.Order) error {
+	return errCustody
+}
 
 // Resume is refused.
 func (c *custodyMember) Resume(context.Context, string, string) error { return errCustody }
 
 // Remove is refused.
-func (c *custodyMember) Remove(context.Context, string, string, bool) error { return errCustody }
+func (c *custodyMember) Remove(context.Context, string, string, lifecycle.Order) error {
+	return errCustody
+}
 
-// ClearLatch lets the token log in once more.
+// ClearLatch lets the token log in once more. Without a latch it does nothing.
 func (c *custodyMember) ClearLatch(ctx context.Context, actor, name string) error {
+	if m := c.pool.Stat().Members; len(m) != 1 || m[0].State != pool.Latched {
+		return nil
+	}
 	if err := c.latch(ctx, ""); err != nil {
 		return err
 	}
 	c.log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", custodyPool, "member", name)
-	if m := c.pool.Stat().Members; len(m) == 1 && m[0].State == pool.Latched {
-		c.vouched.Store(true)
-	}
+	c.vouched.Store(true)
 	return c.pool.ClearLatch(name)
 }
 

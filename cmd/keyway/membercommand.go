@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"keyway/lifecycle"
 	"keyway/lifecycle/adminapi"
 	"keyway/pool"
 )
@@ -20,10 +20,7 @@ func memberCommand(out *output, f *adminFlags) *cobra.Command {
 	pool := c.PersistentFlags().String("pool", "", "the pool (default: the node's default pool; list shows all)")
 	c.AddCommand(
 		memberList(out, f, pool), memberAdd(out, f, pool),
-		memberOrder(out, f, pool, http.MethodPost, "drain", "drain", "take a member out of use when its work is done", true),
-		memberOrder(out, f, pool, http.MethodPost, "resume", "resume", "take a drained member into use again", false),
-		memberOrder(out, f, pool, http.MethodDelete, "remove", "", "drain a member and forget it; its token stays as it is", true),
-		memberOrder(out, f, pool, http.MethodPost, "latch-clear", "clear-latch", "let a latched member log in once more; first put its PIN file right", false),
+		memberDrain(out, f, pool), memberResume(out, f, pool), memberRemove(out, f, pool), memberLatchClear(out, f, pool),
 	)
 	return f.add(c)
 }
@@ -61,10 +58,14 @@ func memberRow(w io.Writer, pool string, m pool.MemberStat) {
 }
 
 func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
-	var r lifecycle.MemberRecord
+	m := &memberFlags{adminFlags: f, pool: poolName}
+	var r adminapi.MemberRequest
+	var force bool
 	c := &cobra.Command{
-		Use: "add NAME --driver pkcs11 --module LIB --token-label L --pin-file F", Short: "add a member; it joins in the background", Args: exactly("NAME"),
-		Long: "add names a token to the node, which opens it: all paths are paths on the node's machine.",
+		Use: "add NAME --driver pkcs11 --module LIB --token-label L --pin-file F", Short: "try a token and add it as a member", Args: exactly("NAME"),
+		Long: "add lets the node open a token, so all paths are paths on the node's machine. The token is tried first: a library or token that is not there, a PIN\n" +
+			"that is refused, a token that is a member already or holds another pool's KEK, mechanisms that are missing and a clock that is wrong are told, and\n" +
+			"nothing is changed. Then the member is stored and joins. A member that is there with the same settings is fine.",
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Name, r.Pool = args[0], *poolName
 			for _, p := range []*string{&r.Module, &r.TokenDir, &r.PINFile} {
@@ -79,13 +80,17 @@ func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
 			if err := r.Check(); err != nil {
 				return usageError{err}
 			}
-			var m pool.MemberStat
-			if err := f.order(c, http.MethodPost, "/members", r, &m); err != nil {
-				return err
+			path := "/members"
+			if force {
+				path += "?force=true"
 			}
-			return out.answer(m, func(w io.Writer) { row(w, "member", m.Name, "is", m.State) })
+			return carriedOut(out, m, c, memberOrder{args[0], func(ctx context.Context, client *adminClient) (a adminapi.MemberAnswer, err error) {
+				err = client.do(ctx, http.MethodPost, path, r, &a)
+				return a, err
+			}, servesOrRests})
 		},
 	}
+	m.add(c)
 	p := c.Flags()
 	p.StringVar(&r.URI, "uri", "", "names module, token and PIN file at once, as pkcs11:token=L?module-path=LIB&pin-source=file:F (RFC 7512)")
 	p.StringVar(&r.Driver, "driver", "pkcs11", "pkcs11 or soft")
@@ -101,37 +106,86 @@ func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
 	p.IntVar(&r.Queue, "queue", 0, "operations that may wait (default: 64 for each session)")
 	p.Int64Var(&r.MaxMemory, "max-memory", 0, "bytes of memory at which the member's worker is replaced while another member serves (default: no limit)")
 	p.IntVar(&r.Handles, "handles", 0, "loaded keys that are kept (default: after the token)")
+	p.BoolVar(&r.Partial, "partial", false, "add it though it lacks mechanisms that keys of the pool need; other members do those")
+	p.BoolVar(&force, "force", false, "you vouch for the PIN: try it though a wrong one was tried before")
 	return c
 }
 
-// memberOrder is a command to one member.
-func memberOrder(out *output, f *adminFlags, poolName *string, method, name, verb, short string, forcible bool) *cobra.Command {
-	var force bool
+// carriedOut carries an order out and answers with what became of the member.
+func carriedOut(out *output, m *memberFlags, c *cobra.Command, o memberOrder) error {
+	a, err := m.carryOut(c, o)
+	if err != nil {
+		return err
+	}
+	return out.answer(a, func(w io.Writer) { row(w, "member", a.Name, "is", a.State) })
+}
+
+// memberCall is an order that is one call, with the member's name as its argument.
+func memberCall(out *output, m *memberFlags, use, short, method, verb string, query func(url.Values), done func(pool.MemberStat) (bool, error)) *cobra.Command {
 	c := &cobra.Command{
-		Use: name + " NAME", Short: short, Args: exactly("NAME"),
+		Use: use + " NAME", Short: short, Args: exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			path, q := at("members", args[0]), url.Values{}
+			q, parts := url.Values{}, args
 			if verb != "" {
-				path += at(verb)
+				parts = append(parts, verb)
 			}
-			if *poolName != "" {
-				q.Set("pool", *poolName)
-			}
-			if force {
-				q.Set("force", "true")
-			}
-			if len(q) > 0 {
-				path += "?" + q.Encode()
-			}
-			m := pool.MemberStat{Name: args[0], State: "removed"}
-			if err := f.order(c, method, path, nil, &m); err != nil {
-				return err
-			}
-			return out.answer(m, func(w io.Writer) { row(w, "member", m.Name, "is", m.State) })
+			query(q)
+			return carriedOut(out, m, c, memberOrder{args[0], func(ctx context.Context, client *adminClient) (adminapi.MemberAnswer, error) {
+				a := adminapi.MemberAnswer{MemberStat: pool.MemberStat{Name: args[0], State: removed}}
+				err := client.do(ctx, method, m.path(q, parts...), nil, &a)
+				return a, err
+			}, done})
 		},
 	}
-	if forcible {
-		c.Flags().BoolVar(&force, "force", false, "do it though nobody is left to serve")
-	}
+	m.add(c)
 	return c
+}
+
+func memberDrain(out *output, f *adminFlags, poolName *string) *cobra.Command {
+	m := &memberFlags{adminFlags: f, pool: poolName}
+	var force bool
+	c := memberCall(out, m, "drain", "take a member out of use when its work is done", http.MethodPost, "drain", m.leaving(&force), being(pool.Drained))
+	c.Flags().BoolVar(&force, "force", false, "do it though nobody is left to serve")
+	return c
+}
+
+func memberRemove(out *output, f *adminFlags, poolName *string) *cobra.Command {
+	m := &memberFlags{adminFlags: f, pool: poolName}
+	var force, forget bool
+	leaving := m.leaving(&force)
+	c := memberCall(out, m, "remove", "drain a member and forget it; its token stays as it is", http.MethodDelete, "", func(q url.Values) {
+		leaving(q)
+		if forget {
+			q.Set("forget_token", "true")
+		}
+	}, being(removed))
+	c.Flags().BoolVar(&force, "force", false, "do it though nobody is left to serve")
+	c.Flags().BoolVar(&forget, "forget-token", false, "forget its Root KEK too, so that another token, or the same one emptied, can have its name")
+	c.Long = "remove drains a member and forgets it. Its token keeps everything that is on it, and may be added again under the same name.\n\n" +
+		"With --forget-token the member's Root KEK is destroyed on the custody token and forgotten in the store, so that a token that replaces it can be added under\n" +
+		"the name; this is also for a member that is gone already. The old token is not touched: one that still exists can open the pool's keys until it is\n" +
+		"emptied or destroyed."
+	return c
+}
+
+// leaving is the query of an order by which a member leaves.
+func (f *memberFlags) leaving(force *bool) func(url.Values) {
+	return func(q url.Values) {
+		if *force {
+			q.Set("force", "true")
+		}
+		if f.noWait {
+			q.Set("wait", "false")
+		}
+	}
+}
+
+func memberResume(out *output, f *adminFlags, poolName *string) *cobra.Command {
+	m := &memberFlags{adminFlags: f, pool: poolName}
+	return memberCall(out, m, "resume", "take a drained member into use again", http.MethodPost, "resume", func(url.Values) {}, serves)
+}
+
+func memberLatchClear(out *output, f *adminFlags, poolName *string) *cobra.Command {
+	m := &memberFlags{adminFlags: f, pool: poolName}
+	return memberCall(out, m, "latch-clear", "let a latched member log in once more; first put its PIN file right", http.MethodPost, "clear-latch", func(url.Values) {}, servesOrRests)
 }

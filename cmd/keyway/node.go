@@ -203,7 +203,7 @@ func (n *node) openPool(ctx context.Context, tok *tokens, c *poolConfig) error {
 	}
 	n.pools[c.Name] = p
 	n.defers(func(context.Context) error { return p.Close() })
-	m := lifecycle.NewMembership(lifecycle.MembershipConfig{Store: n.store, Pool: p, PoolName: c.Name, KEK: kek, Custody: n.custody, Open: tok.opener, Log: n.log})
+	m := lifecycle.NewMembership(lifecycle.MembershipConfig{Store: n.store, Pool: p, PoolName: c.Name, KEK: kek, Custody: n.custody, Open: tok.opener, Stats: n.stats, Log: n.log})
 	n.members[c.Name], n.admins[c.Name] = m, m
 	if err := n.recordMembers(ctx, c); err != nil {
 		return err
@@ -214,6 +214,15 @@ func (n *node) openPool(ctx context.Context, tok *tokens, c *poolConfig) error {
 	}
 	m.Follow(followEvery)
 	return nil
+}
+
+// stats returns the statistics of every pool, custody among them. It is called once the node has been opened.
+func (n *node) stats() []pool.Stat {
+	var all []pool.Stat
+	for _, m := range n.admins {
+		all = append(all, m.Stat())
+	}
+	return all
 }
 
 // recordMembers puts the file's members into the store: the file decides how their tokens are found, the store

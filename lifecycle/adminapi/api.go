@@ -45,11 +45,12 @@ type Admin struct {
 
 // Members changes the members of one pool; *lifecycle.Membership is one.
 type Members interface {
-	Add(ctx context.Context, actor string, r lifecycle.MemberRecord) error
-	Drain(ctx context.Context, actor, name string, force bool) error
+	Add(ctx context.Context, actor string, r lifecycle.MemberRecord, o lifecycle.AddOptions) (lifecycle.Added, error)
+	Trying(name string) (found []string, trying bool)
+	Drain(ctx context.Context, actor, name string, o lifecycle.Order) error
 	Resume(ctx context.Context, actor, name string) error
 	ClearLatch(ctx context.Context, actor, name string) error
-	Remove(ctx context.Context, actor, name string, force bool) error
+	Remove(ctx context.Context, actor, name string, o lifecycle.Order) error
 	Stat() pool.Stat
 }
 
@@ -120,10 +121,11 @@ func (a *API) routes() map[string]handler {
 
 		"GET /admin/v1/members":                     a.listMembers,
 		"POST /admin/v1/members":                    a.addMember,
-		"POST /admin/v1/members/{name}/drain":       a.member(func(c *call, m Members, n string) error { return m.Drain(c.ctx, c.actor, n, c.flag("force")) }),
+		"GET /admin/v1/members/{name}":              a.showMember,
+		"POST /admin/v1/members/{name}/drain":       a.member(func(c *call, m Members, n string) error { return m.Drain(c.ctx, c.actor, n, c.order()) }),
 		"POST /admin/v1/members/{name}/resume":      a.member(func(c *call, m Members, n string) error { return m.Resume(c.ctx, c.actor, n) }),
 		"POST /admin/v1/members/{name}/clear-latch": a.member(func(c *call, m Members, n string) error { return m.ClearLatch(c.ctx, c.actor, n) }),
-		"DELETE /admin/v1/members/{name}":           a.member(func(c *call, m Members, n string) error { return m.Remove(c.ctx, c.actor, n, c.flag("force")) }),
+		"DELETE /admin/v1/members/{name}":           a.removeMember,
 
 		"POST /admin/v1/clients":              a.createClient,
 		"GET /admin/v1/clients":               a.listClients,

@@ -63,12 +63,15 @@ func TestEveryRoute(t *testing.T) {
 	delete(left, "POST /admin/v1/members")
 	h.member("m1", "m1", pool.Active)
 	h.member("m2", "m2", pool.Active)
-	h.member("m3", "wrong-pin", pool.Latched)
+	h.member("m3", "wrong-later", pool.Latched)
 	pools := do("GET /admin/v1/members", "/members", "", 200)["pools"].([]any)
 	if len(pools) != 1 || len(pools[0].(map[string]any)["members"].([]any)) != 3 {
 		t.Errorf("members: %v", pools)
 	}
 	do("GET /admin/v1/members", "/members?pool=default", "", 200)
+	if m := do("GET /admin/v1/members/{name}", "/members/m1?pool=default", "", 200); m["name"] != "m1" || m["state"] != "active" {
+		t.Errorf("one member: %v", m)
+	}
 	if m := do("POST /admin/v1/members/{name}/drain", "/members/m1/drain", "", 200); m["state"] != "drained" {
 		t.Errorf("drained: %v", m)
 	}

@@ -29,7 +29,9 @@ type house struct {
 	api     *API
 	store   lifecycle.Store
 	log     *lockedLog
-	changed int // how often Changed was called
+	pool    *pool.Pool
+	changed int           // how often Changed was called
+	hold    chan struct{} // closed: the token called slow opens
 }
 
 // lockedLog keeps what is logged.
@@ -58,7 +60,7 @@ func (kept) Close() error { return nil }
 func newHouse(t *testing.T, change func(*Config)) *house {
 	t.Helper()
 	ctx := context.Background()
-	h := &house{t: t, log: &lockedLog{}}
+	h := &house{t: t, log: &lockedLog{}, hold: make(chan struct{})}
 	log := slog.New(slog.NewTextHandler(h.log, nil))
 	store, err := sqlstore.Open(ctx, filepath.Join(t.TempDir(), "keyway.db"))
 	must(t, err)
@@ -75,19 +77,27 @@ func newHouse(t *testing.T, change func(*Config)) *house {
 	kek, err := custody.EnsurePool(ctx, "default")
 	must(t, err)
 	p, err := pool.New(pool.Config{Name: "default"})
+	h.pool = p
 	must(t, err)
 	t.Cleanup(func() { _ = p.Close() })
 	var mu sync.Mutex
 	tokens := map[string]*soft.Token{}
+	opened := map[string]int{}
 	members := lifecycle.NewMembership(lifecycle.MembershipConfig{
 		Store: store, Pool: p, PoolName: "default", KEK: kek, Custody: custody, Log: log,
 		Open: func(r lifecycle.MemberRecord) func(context.Context) (hsm.Token, error) {
 			return func(context.Context) (hsm.Token, error) {
-				if r.TokenLabel == "wrong-pin" {
-					return nil, &hsm.Error{Code: hsm.PinIncorrect, Function: hsm.FnLogin}
-				}
 				mu.Lock()
 				defer mu.Unlock()
+				opened[r.TokenLabel]++
+				if r.TokenLabel == "wrong-pin" || r.TokenLabel == "wrong-later" && opened[r.TokenLabel] > 1 {
+					return nil, &hsm.Error{Code: hsm.PinIncorrect, Function: hsm.FnLogin}
+				}
+				if r.TokenLabel == "slow" {
+					mu.Unlock()
+					<-h.hold
+					mu.Lock()
+				}
 				if tokens[r.Name] == nil {
 					tokens[r.Name] = soft.New(r.Name)
 				}
@@ -177,10 +187,36 @@ func (h *house) refused(w *httptest.ResponseRecorder, status int, kind, detail s
 func (h *house) member(name, label string, state pool.State) {
 	h.t.Helper()
 	h.ok("POST", "/admin/v1/members", `{"name":"`+name+`","driver":"soft","token_label":"`+label+`","token_dir":"/t","pin_file":"/p","sessions":1}`, 201)
+	h.until(name, state)
+}
+
+// until waits until a member is in a state, as the API tells it.
+func (h *house) until(name string, state pool.State) {
+	h.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if s, err := memberStat(h.api.cfg.Pools["default"], name); err == nil && s.State == state {
+		var m MemberAnswer
+		if w := h.send("GET", "/admin/v1/members/"+name, ""); w.Code == 200 && json.Unmarshal(w.Body.Bytes(), &m) == nil && m.State == state {
 			return
 		}
 	}
 	h.t.Fatalf("member %s is not %s", name, state)
+}
+
+// busy gives some member work that lasts until release is closed, and returns its name when it has begun.
+func (h *house) busy(started, release chan struct{}, ended chan error) (name string) {
+	h.t.Helper()
+	go func() {
+		ended <- h.pool.With(context.Background(), func(hsm.Keeper) error {
+			close(started)
+			<-release
+			return nil
+		})
+	}()
+	<-started
+	for _, m := range h.pool.Stat().Members {
+		if m.Busy > 0 {
+			name = m.Name
+		}
+	}
+	return name
 }

@@ -16,7 +16,7 @@ import (
 	"keyway/pool"
 )
 
-// kind is the stable name of a class of failure: those of the data plane, and four of this API's own.
+// kind is the stable name of a class of failure: those of the data plane, and some of this API's own.
 type kind string
 
 const (
@@ -36,6 +36,7 @@ const (
 	kindMemberState     kind = "member_state"    // the member's state does not allow the command
 	kindUnknownOutcome  kind = "unknown_outcome" // the store may have changed or not
 	kindLastMember      kind = "last_member"     // nobody would be left to serve; force does it
+	kindMisfit          kind = "misfit"          // the token does not fit the pool; cause says in which way
 )
 
 // kinds is the one table that turns failures into HTTP.
@@ -53,6 +54,7 @@ var kinds = map[kind]struct {
 	kindGone:            {410, "The key version was destroyed"},
 	kindTooLarge:        {413, "The request is too large"},
 	kindUsage:           {422, "The tokens cannot do this"},
+	kindMisfit:          {422, "The token does not fit the pool"},
 	kindDevice:          {502, "The tokens failed"},
 	kindOverloaded:      {503, "The service is overloaded"},
 	kindUnavailable:     {503, "The service is unavailable"},
@@ -63,10 +65,12 @@ var kinds = map[kind]struct {
 
 // Problem is a failure as it is sent: application/problem+json (RFC 9457).
 type Problem struct {
-	Type       string `json:"type"`
-	Title      string `json:"title"`
-	Status     int    `json:"status"`
-	Kind       string `json:"kind"`
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Kind   string `json:"kind"`
+	// Cause is a misfit's, a lifecycle.Cause.
+	Cause      string `json:"cause,omitempty"`
 	Detail     string `json:"detail,omitempty"`
 	RequestID  string `json:"request_id"`
 	RetryAfter int    `json:"retry_after,omitempty"` // seconds
@@ -91,10 +95,13 @@ func outward(err error) *failure {
 	var f *failure
 	var refusal *pool.Refusal
 	var code *hsm.Error
+	var misfit *lifecycle.Misfit
 	as := func(k kind) *failure { return &failure{kind: k, detail: err.Error(), cause: err} }
 	switch {
 	case errors.As(err, &f):
 		return f
+	case errors.As(err, &misfit): // before what the token said, which it holds
+		return as(kindMisfit)
 	case errors.Is(err, lifecycle.ErrOutcomeUnknown):
 		return as(kindUnknownOutcome)
 	case errors.Is(err, lifecycle.ErrUnavailable):
@@ -139,6 +146,10 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand documents it)
 	row := kinds[f.kind]
 	p := Problem{Type: "urn:keyway:problem:" + string(f.kind), Title: row.title, Status: row.status, Kind: string(f.kind), Detail: f.detail, RequestID: hex.EncodeToString(b[:])}
+	var misfit *lifecycle.Misfit
+	if errors.As(f.cause, &misfit) {
+		p.Cause = string(misfit.Cause)
+	}
 	if f.after > 0 {
 		p.RetryAfter = int((f.after + time.Second - 1) / time.Second)
 		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
