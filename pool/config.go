@@ -32,7 +32,7 @@ type Config struct {
 	// Attempts is the largest number of members whose tokens are asked for one operation. Default 3.
 	Attempts int
 	// Hedge is how long a caller waits for one member before it is sent on to another, within the retry budget, to cut off the
-	// slowest answers; what the first member answers later is thrown away. Default 0: when the operation runs for ten times as
+	// slowest answers; what the first member answers later is thrown away. Default 0: when the operation runs for five times as
 	// long as 99 of 100 of its sort do on that member, at least 50 ms, and another member answers meanwhile. Whatever is
 	// written, no later than when half of the caller's time is over.
 	Hedge time.Duration

@@ -222,8 +222,8 @@ func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueu
 	switch hsm.FaultOf(err) {
 	case 0:
 		m.load.observe(class, took)
-		m.load.usual[class].observe(took)
-		m.load.paces[sort].observe(took)
+		m.load.usual[class].observe(took, now)
+		m.load.paces[sort].observe(took, now)
 		m.canaryMu.Lock()
 		m.lastCanary, m.canaryErr, m.ill = time.Now(), nil, time.Time{} // a real operation proves as much as a canary
 		m.canaryMu.Unlock()

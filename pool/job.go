@@ -140,10 +140,16 @@ func (j *job) began() time.Time {
 	return j.started
 }
 
-// outlying reports whether the job runs so much longer than usual on a member with a pace that its caller is better served by another.
-func (j *job) outlying(now time.Time, p *pace) bool {
+// outlying reports whether the job runs so much longer than usual on a member, or the member gives so little sign of life, that its
+// caller is better served by another.
+func (j *job) outlying(now time.Time, l *load) bool {
+	runs := now.Sub(j.started)
+	if !j.hedged || runs < outlierMin {
+		return false
+	}
+	p := &l.paces[j.sort]
 	limit := p.outlier()
-	return j.hedged && limit > 0 && now.Sub(j.started) >= limit
+	return limit > 0 && runs >= limit || runs >= p.times(2) && l.silent(j.class, now.UnixNano())
 }
 
 // hurry sends the caller of a running job on to another member; the job goes on, and its member hears of its end.

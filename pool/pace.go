@@ -11,7 +11,7 @@ import (
 
 // Bounds of when an operation that runs counts as an outlier.
 const (
-	outlierTimes = 10                    // the time that 99 of 100 of its sort stay below
+	outlierTimes = 5                     // the time that 99 of 100 of its sort stay below
 	outlierMin   = 50 * time.Millisecond // shorter ones are not worth a second try
 	paceKnown    = 50                    // operations after which a member's pace for a sort is known
 )
@@ -36,18 +36,21 @@ func sortOf(k *Key, op *hsm.Op, class Class) sort {
 type pace struct {
 	high atomic.Uint64 // float64 bits, nanoseconds
 	seen atomic.Uint32 // operations, up to paceKnown
+	last atomic.Int64  // UnixNano of the last one
 }
 
-// observe takes one duration. At first the estimate is the longest; then it rises by a tenth with what is above and
-// falls by a thousandth with what is not, so that it stays where one in a hundred is above.
-func (p *pace) observe(d time.Duration) {
+// observe takes the duration of an operation that ended at a time. At first the estimate is the longest; then it rises by a tenth with what
+// is above and falls by a thousandth with what is not, so that it stays where one in a hundred is above. What is long ago fades: of what
+// is seldom done a few recent ones count, or one bad moment would be remembered for hours.
+func (p *pace) observe(d time.Duration, at int64) {
+	faded := fade(at - p.last.Swap(at))
 	fresh := p.seen.Load() < paceKnown
 	if fresh {
 		p.seen.Add(1)
 	}
 	for {
 		old := p.high.Load()
-		was, now := math.Float64frombits(old), float64(d)
+		was, now := math.Float64frombits(old)*faded, float64(d)
 		switch {
 		case fresh:
 			now = max(was, now)

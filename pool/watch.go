@@ -79,7 +79,7 @@ func (s *slot) judge(now time.Time, spend func(j *job, brisk bool) bool) {
 	defer s.mu.Unlock()
 	j, m := s.job, s.g.m
 	late := func() bool {
-		return !j.met.Load() && (j.impatient(now) && spend(j, false) || j.outlying(now, &m.load.paces[j.sort]) && spend(j, true))
+		return !j.met.Load() && (j.impatient(now) && spend(j, false) || j.outlying(now, &m.load) && spend(j, true))
 	}
 	switch {
 	case j == nil || j.state.Load() != running:
