@@ -43,8 +43,8 @@ func TestEachFaultHasItsReaction(t *testing.T) {
 			for met := 0; met < 5; {
 				calls, other, opens := a.Count(hsmtest.OnDecrypt), b.Count(hsmtest.OnDecrypt), a.Count(hsmtest.OnOpen)
 				_, err := p.Do(t.Context(), nil, op)
+				synctest.Wait() // until the session is replaced and the permit given back
 				calls, other, opens = a.Count(hsmtest.OnDecrypt)-calls, b.Count(hsmtest.OnDecrypt)-other, a.Count(hsmtest.OnOpen)-opens
-				synctest.Wait() // until the permit is given back
 				permits := p.Stat().Members[0].Permits
 				time.Sleep(1100 * time.Millisecond) // until it is not avoided any more
 				if c.open && p.Stat().Members[0].Breaker != "closed" {
