@@ -129,7 +129,7 @@ func (t *trial) open(ctx context.Context) (hsm.Token, error) {
 	var code *hsm.Error
 	switch {
 	case hsm.FaultOf(err) == hsm.Locked && errors.As(err, &code) && code.Code == hsm.PinLocked:
-		return nil, misfit(CausePINLocked, "", "its PIN was not accepted").because(err)
+		return nil, misfit(CausePINLocked, "where no more than a wrong try is in the way, add it with --force once the PIN is right", "its PIN was not tried, or is locked").because(err)
 	case hsm.FaultOf(err) == hsm.Locked:
 		t.m.pins.refused(t.r)
 		return nil, misfit(CausePIN, "put the PIN file right and add it again; the same PIN is not tried again unless you say so with --force, "+
