@@ -149,3 +149,25 @@ func TestAMemberThatJoinedIsStartedSlowly(t *testing.T) {
 		}
 	})
 }
+
+// The two candidates are random ones: of members that are all the same, each is chosen as often as another.
+func TestNoMemberIsChosenOutOfHabit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := wide(t, Config{SlowStart: time.Nanosecond}, newFaulty("a"), newFaulty("b"), newFaulty("c"), newFaulty("d"))
+		defer p.Close()
+		time.Sleep(time.Second)
+		chosen := map[*member]int{}
+		for range 8000 {
+			m, _ := p.pick(ClassSign, false, (*member).able)
+			chosen[m]++
+		}
+		for m, n := range chosen {
+			if n < 1600 || n > 2400 {
+				t.Errorf("member %s was chosen %d times of 8000", m.cfg.Name, n)
+			}
+		}
+		if len(chosen) != 4 {
+			t.Errorf("%d of 4 members were chosen at all", len(chosen))
+		}
+	})
+}

@@ -124,3 +124,58 @@ func TestAMemberThatDoesNotAnswerIsNotReady(t *testing.T) {
 		}
 	})
 }
+
+// Five failures in a row open the breaker, and each outcome is one: gobreaker would take a second report for another attempt.
+func TestTheFifthFailureInARowOpensTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		doing(a, hsmtest.Fault{Err: &hsm.Error{Code: hsm.DeviceError, Function: hsm.FnRandom}})
+		for i := range 5 {
+			if s := p.Stat().Members[0].Breaker; s != "closed" {
+				t.Errorf("after %d failures the breaker is %s", i, s)
+			}
+			_, _ = p.Do(t.Context(), nil, random16)
+		}
+		if s := p.Stat().Members[0].Breaker; s != "open" {
+			t.Errorf("after five failures in a row the breaker is %s", s)
+		}
+	})
+}
+
+// Calls that hang and hold everything open the breaker, however few they are: a token that is opened anew is proved first.
+func TestHungCallsThatHoldEverythingOpenTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{OpTimeout: time.Second}, a)
+		defer p.Close()
+		doing(a, hsmtest.Fault{Until: make(chan struct{})})
+		for range 2 {
+			go func() { _, _ = p.Do(t.Context(), nil, random16) }()
+		}
+		time.Sleep(time.Second + 2*watchEvery)
+		if s := p.Stat().Members[0]; s.Breaker != "open" || s.Hung != 2 {
+			t.Errorf("breaker %s, %d hung", s.Breaker, s.Hung)
+		}
+	})
+}
+
+// A probe that never returns is given up like any call, or no other would ever be admitted.
+func TestACanaryThatHangsDoesNotWedgeTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{OpTimeout: time.Second}, a, newFaulty("b"))
+		defer p.Close()
+		eject(t, p, a, 0)
+		doing(a, hsmtest.Fault{Until: make(chan struct{})})
+		for before := a.Count(hsmtest.OnDo); a.Count(hsmtest.OnDo) == before; {
+			time.Sleep(time.Millisecond)
+		}
+		a.Heal(hsmtest.OnDo) // the next one would pass; the one that hangs does for ever
+		time.Sleep(20 * time.Second)
+		if s := p.Stat().Members[0]; s.State != Active || s.Busy != 1 || s.Epoch != 0 {
+			t.Errorf("%s, %d busy, epoch %d", s.State, s.Busy, s.Epoch)
+		}
+	})
+}

@@ -132,3 +132,32 @@ func TestTheTokensMemoryBoundsTheHandles(t *testing.T) {
 		}
 	})
 }
+
+// A handle that names nothing any more is looked up anew, and the caller does not notice.
+func TestAStaleHandleIsLookedUpAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		k := residentKey(t, a)
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		for range 3 {
+			if err := mac(t, p, k); err != nil {
+				t.Fatal(err)
+			}
+			err := p.With(t.Context(), func(s hsm.Keeper) error { // as a token that was away for a moment
+				h, err := s.Find(hsm.ClassSecret, k.ID[:])
+				if err != nil {
+					return err
+				}
+				return s.Destroy(h)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			residentKey(t, a)
+		}
+		if s := p.Stat().Members[0]; s.Loads != 3 || s.Unusable != 0 {
+			t.Errorf("looked up %d times, unusable %d times", s.Loads, s.Unusable)
+		}
+	})
+}
