@@ -112,6 +112,12 @@ type Info struct {
 	Clock time.Time `json:"clock,omitzero"`
 	// MaxObjects is how many session objects the token may hold for Keyway, 0 when not known.
 	MaxObjects int `json:"max_objects"`
+	// Concurrency is how many operations at once give the token's best rate, 0 when not known.
+	Concurrency int `json:"concurrency,omitempty"`
+	// IdleTimeout is how long a session may be silent before the token closes it, 0 for ever.
+	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
+	// SlowestCall is how long a call may take though the token is well, 0 when not known.
+	SlowestCall time.Duration `json:"slowest_call,omitempty"`
 }
 
 // MechanismInfo holds the key sizes of one mechanism, in the unit the standard gives it.

@@ -28,7 +28,13 @@ func (r *MemberRecord) Check() error {
 		if r.TokenLabel == "" && r.TokenSerial == "" {
 			bad("token_label or token_serial: say which token of the library it is")
 		}
+		if r.Profile != "" && !filepath.IsAbs(r.Profile) {
+			bad("profile: give the absolute path of the vendor profile's file, not %q", r.Profile)
+		}
 	case "soft":
+		if r.Profile != "" {
+			bad("profile: the embedded token has none")
+		}
 		if !filepath.IsAbs(r.TokenDir) {
 			bad("token_dir: give the absolute path of the embedded token's directory, not %q", r.TokenDir)
 		}

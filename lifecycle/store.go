@@ -168,6 +168,8 @@ type MemberRecord struct {
 	PINFile string `json:"pin_file" yaml:"pin_file"`
 	// InitArgs is handed to C_Initialize by libraries that want it (NSS).
 	InitArgs string `json:"init_args,omitempty" yaml:"init_args"`
+	// Profile is the file of a vendor profile to be used instead of the program's own.
+	Profile string `json:"profile,omitempty" yaml:"profile"`
 	// Env is the worker's environment, NAME=value; never a secret.
 	Env []string `json:"env,omitempty" yaml:"env"`
 	// Isolation is "worker" (default) or "none".

@@ -68,6 +68,13 @@ func (g *generation) open(ctx context.Context) (sessions []hsm.Session, err erro
 	n := m.cfg.Sessions
 	if n == 0 {
 		n = 16
+		if info.Concurrency > 0 {
+			n = info.Concurrency
+		}
+	}
+	if limit := m.pool.cfg.OpTimeout; info.SlowestCall >= limit {
+		m.log.Warn("op_timeout is shorter than a call may take on this token though it is well: calls will be given up and the worker killed in vain",
+			"op_timeout", limit, "slowest_call", info.SlowestCall)
 	}
 	if info.MaxSessions > 0 {
 		n = min(n, info.MaxSessions)

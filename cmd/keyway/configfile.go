@@ -139,7 +139,7 @@ func (c *config) resolve(dir string) {
 	for i := range c.Pools {
 		for j := range c.Pools[i].Members {
 			m := &c.Pools[i].Members[j]
-			absolute(dir, &m.Module, &m.TokenDir, &m.PINFile)
+			absolute(dir, &m.Module, &m.TokenDir, &m.PINFile, &m.Profile)
 		}
 	}
 }

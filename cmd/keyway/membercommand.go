@@ -68,7 +68,7 @@ func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
 			"nothing is changed. Then the member is stored and joins. A member that is there with the same settings is fine.",
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Name, r.Pool = args[0], *poolName
-			for _, p := range []*string{&r.Module, &r.TokenDir, &r.PINFile} {
+			for _, p := range []*string{&r.Module, &r.TokenDir, &r.PINFile, &r.Profile} {
 				if *p != "" {
 					abs, err := filepath.Abs(*p)
 					if err != nil {
@@ -99,6 +99,7 @@ func memberAdd(out *output, f *adminFlags, poolName *string) *cobra.Command {
 	p.StringVar(&r.TokenSerial, "token-serial", "", "the token's serial number")
 	p.StringVar(&r.TokenDir, "token-dir", "", "directory of an embedded token")
 	p.StringVar(&r.PINFile, "pin-file", "", "file with the user PIN")
+	p.StringVar(&r.Profile, "profile", "", "file of a vendor profile to use instead of the program's own")
 	p.StringVar(&r.InitArgs, "init-args", "", "what the library wants at C_Initialize (NSS)")
 	p.StringArrayVar(&r.Env, "env", nil, "NAME=value for the member's worker; repeat for more; never a secret")
 	p.StringVar(&r.Isolation, "isolation", "worker", "worker (a process of its own) or none")

@@ -30,6 +30,7 @@ type tokenParams struct {
 
 	Dir      string `json:"dir,omitempty"`
 	InitArgs string `json:"init_args,omitempty"`
+	Profile  string `json:"profile,omitempty"`
 	// Vouched: a person has said that the PIN is right.
 	Vouched bool `json:"vouched,omitempty"`
 	// Init makes the token first. The PIN is then the user PIN, a line feed and the security officer's PIN.
@@ -39,7 +40,7 @@ type tokenParams struct {
 func paramsOf(r lifecycle.MemberRecord) tokenParams {
 	return tokenParams{
 		Driver: r.Driver, Module: r.Module, Label: r.TokenLabel, Serial: r.TokenSerial, Manufacturer: r.TokenManufacturer, Model: r.TokenModel,
-		Dir: r.TokenDir, InitArgs: r.InitArgs,
+		Dir: r.TokenDir, InitArgs: r.InitArgs, Profile: r.Profile,
 	}
 }
 
@@ -84,7 +85,7 @@ func openToken(ctx context.Context, p tokenParams, pin hsm.PIN) (hsm.Token, erro
 func pkcs11Config(p tokenParams, pin hsm.PIN) pkcs11.Config {
 	return pkcs11.Config{
 		Module: p.Module, TokenLabel: p.Label, TokenSerial: p.Serial, TokenManufacturer: p.Manufacturer, TokenModel: p.Model,
-		InitArgs: p.InitArgs, PIN: pin, PINVouched: p.Vouched,
+		InitArgs: p.InitArgs, Profile: p.Profile, PIN: pin, PINVouched: p.Vouched,
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"keyway/hsm/pkcs11"
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 	"keyway/lifecycle/sqlstore"
@@ -112,6 +114,11 @@ func (v *verdict) member(path string, r *lifecycle.MemberRecord) {
 			continue
 		}
 		v.bad(path+"."+field, "%s", rest)
+	}
+	if r.Driver == "pkcs11" && filepath.IsAbs(r.Profile) {
+		if _, err := pkcs11.ReadProfile(r.Profile); err != nil {
+			v.bad(path+".profile", "%v", err)
+		}
 	}
 	if r.Isolation == "none" && len(r.Env) > 0 {
 		v.bad(path+".env", "a token without isolation has this process's environment: set it there")

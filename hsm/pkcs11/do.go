@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"crypto/rand"
+	"fmt"
 	"slices"
 
 	"keyway/hsm"
@@ -53,6 +54,9 @@ func (s *Session) do(op *hsm.Op) error {
 	if op.Kind == hsm.OpRandom {
 		return s.randomBytes(op)
 	}
+	if most := s.t.profile.LargestMessage; most > 0 && op.Mech.Type == hsm.AESGCM && len(op.In) > most+overhead[op.Kind] {
+		return fmt.Errorf("%w: AES-GCM over more than %d bytes", hsm.ErrUnsupported, most)
+	}
 	if err := s.fits(op.Mech.Type, op.Key, functionOf[op.Kind]); err != nil {
 		return err
 	}
@@ -71,6 +75,9 @@ func (s *Session) do(op *hsm.Op) error {
 	}
 	return s.unwrapBytes(op)
 }
+
+// overhead is what an operation's input has beside the message.
+var overhead = [...]int{hsm.OpEncrypt: 0, hsm.OpDecrypt: hsm.GCMIVSize + hsm.GCMTagSize}
 
 // functionOf is the function that an operation begins with.
 var functionOf = [...]hsm.Function{

@@ -32,7 +32,8 @@ func InitToken(cfg Config, soPIN hsm.PIN) error {
 	slot, info, err := lib.slotOf(&cfg)
 	so := soPIN.Reveal()
 	isNSS := func(i pkcs11.TokenInfo) bool {
-		return profileFor(cfg.Vendor, i.ManufacturerID, i.Model, "").Vendor == hsm.VendorNSS
+		p, err := profileFor(cfg.Vendor, i.ManufacturerID, i.Model, "")
+		return err == nil && p.Vendor == hsm.VendorNSS
 	}
 	switch {
 	case err == nil && !isNSS(info):

@@ -29,6 +29,8 @@ type Config struct {
 	InitArgs string
 	// Vendor chooses the vendor profile; "" chooses by what the token says it is.
 	Vendor hsm.Vendor
+	// Profile is the file of a vendor profile that is used instead of those of the program; "" for theirs. See [ReadProfile].
+	Profile string
 }
 
 // check names everything a Config lacks for finding a token.

@@ -2,13 +2,15 @@ package pkcs11
 
 import (
 	"strings"
+	"time"
 
 	"keyway/hsm"
 )
 
-// Profile says what a vendor's tokens do differently, and how much they take.
-// The zero value is a token that follows the standard and reports its limits.
+// Profile says what a vendor's tokens do differently, and how much they take. The zero value is a token that follows the standard
+// and reports its limits. The files in profiles hold those of known vendors, with the source of each figure.
 type Profile struct {
+	// Vendor is by what name the token's codes are classified, and a profile is chosen in a [Config].
 	Vendor hsm.Vendor
 	// Manufacturers, Models and Libraries choose the profile: the first one of
 	// which any is contained, without regard to case, in what the token or the library says it is.
@@ -24,6 +26,14 @@ type Profile struct {
 	OpenPerSecond int
 	// MaxObjects is how many session objects there may be; 0: not known.
 	MaxObjects int
+	// Concurrency is how many operations at once give the best rate; 0: not known.
+	Concurrency int
+	// IdleTimeout is how long a session may be silent before the token closes it; 0: for ever.
+	IdleTimeout time.Duration
+	// SlowestCall is how long a call may take on a token that is well, in a fail-over of its own; 0: not known.
+	SlowestCall time.Duration
+	// LargestMessage is the longest plaintext of AES-GCM in bytes; 0: no limit.
+	LargestMessage int
 
 	// TokenIV: the token writes the IV of AES-GCM itself and wants zeros.
 	TokenIV bool
@@ -51,52 +61,12 @@ type Profile struct {
 	FindAlone bool
 }
 
-var profiles = []Profile{
-	{
-		// Measured with 2.6.1. Its 0x210A pads with zeros before RFC 5649 and so loses the length.
-		// OAEP knows SHA-1 only. RSA_PKCS_PSS with a key that is no RSA key is a SIGSEGV. Key generation races (SoftHSMv2 issues 485, 573)
-		// and so does finding (576); both are fixed in 2.7.0.
-		Vendor: hsm.VendorSoftHSM, Manufacturers: []string{"SoftHSM"}, Models: []string{"SoftHSM"},
-		Broken: []hsm.MechanismType{0x210A}, OAEPHashes: []hsm.Hash{hsm.SHA1}, SerialGenerate: true, FindAlone: true,
-		ClearWrap: []hsm.KeyType{hsm.KeyEd25519}, TrustsKeyTypes: true,
-	},
-	{
-		// Measured with softokn 3.87. C_WrapKey does not look at CKA_EXTRACTABLE, and its answer to
-		// how long the output will be is too small, which nobody here asks. It computes an HMAC or CMAC with a private key.
-		Vendor: hsm.VendorNSS, Manufacturers: []string{"Mozilla"}, Models: []string{"NSS 3"}, Libraries: []string{"NSS Internal"},
-		LargestSecret: 256, WrapsAnything: true, ECNeedsPoint: true, WrapWholeOnly: true, TrustsKeyTypes: true,
-	},
-	{
-		// Thales documents about 30 threads for the best rate; 128 leaves room for a group of four.
-		Vendor: hsm.VendorLuna, Manufacturers: []string{"SafeNet", "Thales", "Gemalto"}, Models: []string{"LunaSA", "Luna "},
-		MaxSessions: 128,
-	},
-	{Vendor: hsm.VendorNShield, Manufacturers: []string{"nCipher"}, Libraries: []string{"nCipher", "nShield"}},
-	{
-		// AWS documents 1,024 sessions for each application and 3,333 asymmetric keys on hsm2m clusters. The HSM chooses
-		// the IV. Opening fast is answered with CKR_ARGUMENTS_BAD.
-		Vendor: hsm.VendorCloudHSM, Manufacturers: []string{"Cavium", "Marvell", "CloudHSM"}, Libraries: []string{"CloudHSM"},
-		MaxSessions: 1024, OpenPerSecond: 10, MaxObjects: 3000, TokenIV: true,
-	},
-	{
-		// Yubico documents 16 sessions for the whole device, the login session included.
-		Vendor: hsm.VendorYubiHSM, Manufacturers: []string{"Yubico"}, Models: []string{"YubiHSM"},
-		MaxSessions: 16, OpenPerSecond: 10, MaxObjects: 128,
-	},
-	{
-		// tpm2-pkcs11 holds one lock for each call, so sessions beyond a few only wait; it cannot wrap.
-		Vendor: hsm.VendorTPM, Libraries: []string{"tpm2-pkcs11", "tpm2-software"}, Models: []string{"TPM"},
-		MaxSessions: 4,
-	},
-	// The module spreads calls over its instances itself and its time limit is infinite unless configured.
-	{Vendor: hsm.VendorNetHSM, Manufacturers: []string{"Nitrokey"}, Models: []string{"NetHSM"}, Libraries: []string{"Nitrokey"}},
-}
-
-// Profiles returns the table of vendor profiles. The caller owns the slice, not what its entries point to.
-func Profiles() []Profile { return append([]Profile(nil), profiles...) }
-
 // profileFor chooses by name when one is configured, else by what the token says it is.
-func profileFor(v hsm.Vendor, manufacturer, model, library string) Profile {
+func profileFor(v hsm.Vendor, manufacturer, model, library string) (Profile, error) {
+	all, err := Profiles()
+	if err != nil {
+		return Profile{}, err
+	}
 	in := func(s string, parts []string) bool {
 		for _, p := range parts {
 			if strings.Contains(strings.ToLower(s), strings.ToLower(p)) {
@@ -105,12 +75,20 @@ func profileFor(v hsm.Vendor, manufacturer, model, library string) Profile {
 		}
 		return false
 	}
-	for _, p := range profiles {
+	for _, p := range all {
 		if v == p.Vendor || v == "" && (in(manufacturer, p.Manufacturers) || in(model, p.Models) || in(library, p.Libraries)) {
-			return p
+			return p, nil
 		}
 	}
-	return Profile{Vendor: v}
+	return Profile{Vendor: v}, nil
+}
+
+// profile is the one that the Config names by its file, else as profileFor has it.
+func (c *Config) profile(manufacturer, model, library string) (Profile, error) {
+	if c.Profile != "" {
+		return ReadProfile(c.Profile)
+	}
+	return profileFor(c.Vendor, manufacturer, model, library)
 }
 
 // oaepHashes are the hashes OAEP may be used with on a token that has the mechanism.

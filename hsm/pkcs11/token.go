@@ -107,7 +107,9 @@ func open(cfg Config) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking %s what it is: %w", cfg.Module, fault(err, hsm.FnOther, cfg.Vendor))
 	}
-	t.profile = profileFor(cfg.Vendor, info.ManufacturerID, info.Model, about.ManufacturerID+" "+about.LibraryDescription)
+	if t.profile, err = cfg.profile(info.ManufacturerID, info.Model, about.ManufacturerID+" "+about.LibraryDescription); err != nil {
+		return nil, err
+	}
 	if err := t.describe(info); err != nil {
 		return nil, fmt.Errorf("asking token %s for its mechanisms: %w", cfg.name(), err)
 	}
@@ -174,6 +176,7 @@ func (t *Token) describe(i pkcs11.TokenInfo) error {
 		Firmware: fmt.Sprintf("%d.%d", i.FirmwareVersion.Major, i.FirmwareVersion.Minor),
 		Vendor:   p.Vendor, Clock: clockOf(i.Flags, i.UTCTime), Mechanisms: map[hsm.MechanismType]hsm.MechanismInfo{},
 		MaxSessions: p.sessions(uint64(i.MaxSessionCount), uint64(i.MaxRwSessionCount)), OpenPerSecond: p.OpenPerSecond, MaxObjects: p.MaxObjects,
+		Concurrency: p.Concurrency, IdleTimeout: p.IdleTimeout, SlowestCall: p.SlowestCall,
 	}
 	for _, s := range []*string{&t.info.Label, &t.info.Serial, &t.info.Manufacturer, &t.info.Model} {
 		*s = strings.TrimRight(*s, " \x00")

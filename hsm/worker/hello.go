@@ -57,7 +57,7 @@ func parseInfo(frame []byte) (hsm.Info, error) {
 	if err := json.Unmarshal(a.out, &info); err != nil {
 		return hsm.Info{}, fmt.Errorf("%w: %w", errFrame, err)
 	}
-	if info.MaxSessions < 0 || info.OpenPerSecond < 0 || info.MaxObjects < 0 {
+	if info.MaxSessions < 0 || info.OpenPerSecond < 0 || info.MaxObjects < 0 || info.Concurrency < 0 || info.IdleTimeout < 0 || info.SlowestCall < 0 {
 		return hsm.Info{}, fmt.Errorf("%w: limits below zero", errFrame)
 	}
 	info.Clock = info.Clock.UTC() // whoever has broken into a worker chooses no zone's name either

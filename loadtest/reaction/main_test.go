@@ -80,13 +80,13 @@ type place struct {
 
 // params tells a worker which token to open.
 type params struct {
-	Module, Label, InitArgs string
-	Vendor                  hsm.Vendor
-	Vouched                 bool
+	Module, Label, InitArgs, Profile string
+	Vendor                           hsm.Vendor
+	Vouched                          bool
 }
 
 func (p params) config(pin hsm.PIN) pkcs11.Config {
-	return pkcs11.Config{Module: p.Module, TokenLabel: p.Label, InitArgs: p.InitArgs, Vendor: p.Vendor, PIN: pin, PINVouched: p.Vouched}
+	return pkcs11.Config{Module: p.Module, TokenLabel: p.Label, InitArgs: p.InitArgs, Vendor: p.Vendor, Profile: p.Profile, PIN: pin, PINVouched: p.Vouched}
 }
 
 func openInWorker(ctx context.Context, raw json.RawMessage, pin hsm.PIN) (hsm.Token, error) {

@@ -27,6 +27,7 @@ type setup struct {
 	isolated bool
 	vendor   hsm.Vendor // "": what the token says
 	sessions int        // default 1
+	profile  string     // a file
 	pin      string
 	vouched  bool
 	alone    bool // without the healthy member b
@@ -153,7 +154,7 @@ func (r *rig) open(ctx context.Context) (hsm.Token, error) {
 	if r.pin != "" {
 		pin = hsm.NewPIN([]byte(r.pin))
 	}
-	p := params{Module: r.m.Path, Label: r.at.Label, InitArgs: r.at.InitArgs, Vendor: r.vendor, Vouched: r.vouched}
+	p := params{Module: r.m.Path, Label: r.at.Label, InitArgs: r.at.InitArgs, Vendor: r.vendor, Profile: r.profile, Vouched: r.vouched}
 	if !r.isolated {
 		t, err := pkcs11.Open(ctx, p.config(pin))
 		if err != nil {
