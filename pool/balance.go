@@ -15,7 +15,8 @@ type load struct {
 	failed   [classes]atomic.Int64  // failures since the last success
 	usual    [classes]pace          // without what failures add to the average
 	paces    [sorts]pace
-	inflight atomic.Int64
+	inflight atomic.Int64 // callers who wait
+	running  atomic.Int64 // sessions at work, for callers who wait and for those who have gone
 	heard    atomic.Int64 // UnixNano of the last answer, or of when something came to an idle member
 	erred    atomic.Int64 // UnixNano of the last failure, of any class
 	answered atomic.Int64 // UnixNano of the last answer
@@ -91,14 +92,23 @@ const silence = 250 * time.Millisecond
 
 // begin counts an operation that comes to the member at a time.
 func (l *load) begin(at time.Time) {
-	if l.inflight.Add(1) == 1 {
+	if l.inflight.Add(1) == 1 && l.running.Load() == 0 {
 		l.heard.Store(at.UnixNano())
 	}
 }
 
+// run counts an operation that a session begins at a time, which may outlive its caller's patience, and end its end.
+func (l *load) run(at time.Time) {
+	if l.running.Add(1) == 1 && l.inflight.Load() == 0 { // a canary
+		l.heard.Store(at.UnixNano())
+	}
+}
+
+func (l *load) end() { l.running.Add(-1) }
+
 // silent reports whether the member has work and gives no answers, as one does that hangs.
 func (l *load) silent(c Class, now int64) bool {
-	return l.inflight.Load() > 0 && now-l.heard.Load() > int64(max(silence, l.usual[c].times(4)))
+	return (l.inflight.Load() > 0 || l.running.Load() > 0) && now-l.heard.Load() > int64(max(silence, l.usual[c].times(4)))
 }
 
 // avoided reports whether others are asked first for a class: because the member failed at it just now, or because it has work

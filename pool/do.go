@@ -60,6 +60,9 @@ func (p *Pool) ask(ctx context.Context, client string, class Class, k *Key, op *
 		if err != nil {
 			return nil, slow, opinion.or(p.verdict(last, err))
 		}
+		if opinion.agreed() && m.load.silent(class, time.Now().UnixNano()) {
+			return nil, nil, opinion.blame // nothing better is to be heard there
+		}
 		// Another opinion has a budget of its own.
 		if last != nil && last != opinion.blame && !free(last) && !p.budget.spend() {
 			return nil, slow, opinion.or(p.verdict(last, nil))

@@ -27,8 +27,11 @@ func (o *opinion) doubt(p *Pool, m *member, err error) bool {
 	return true
 }
 
+// agreed reports whether two members blame the caller, which is enough where the next one gives no answers.
+func (o *opinion) agreed() bool { return o.n > 1 }
+
 // do asks m. One that is asked for another opinion gets half of what is left of the caller's time: there is an answer
-// already, which must not be lost to a member that hangs.
+// already, which must not be lost to a member that hangs. When two agree, it gets no longer than such an operation may take.
 func (o *opinion) do(ctx context.Context, m *member, j *job) (out []byte, reached bool, err error) {
 	if o.blame == nil {
 		return m.do(ctx, j)
@@ -37,7 +40,11 @@ func (o *opinion) do(ctx context.Context, m *member, j *job) (out []byte, reache
 	if !ok {
 		return m.do(ctx, j)
 	}
-	half, cancel := context.WithDeadline(ctx, j.entered.Add(deadline.Sub(j.entered)/2))
+	wait := deadline.Sub(j.entered) / 2
+	if o.agreed() {
+		wait = min(wait, max(silence, m.load.paces[j.sort].times(outlierTimes)))
+	}
+	half, cancel := context.WithDeadline(ctx, j.entered.Add(wait))
 	defer cancel()
 	out, reached, err = m.do(half, j)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {

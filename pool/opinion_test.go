@@ -120,6 +120,59 @@ func TestAnotherOpinionThatNeverComesIsNotWaitedFor(t *testing.T) {
 	})
 }
 
+// Where two agree, the third one is waited for no longer than an operation may take.
+func TestAThirdOpinionIsNotWaitedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		release := make(chan struct{})
+		defer close(release)
+		doing(a, hsmtest.Fault{Until: release})
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		o := opinion{blame: hsm.ErrInput, n: 2}
+		begun := time.Now()
+		op := random16
+		_, _, err := o.do(ctx, (*p.members.Load())[0], p.newJob("", nil, &op, ClassEncrypt))
+		if d := time.Since(begun); err != errLate || d > silence {
+			t.Errorf("%v after %s", err, d)
+		}
+	})
+}
+
+// Where two agree, a third one that hangs is not waited for.
+func TestTwoOpinionsAreEnoughWhereTheThirdMemberHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := []*hsmtest.Faulty{newFaulty("a"), newFaulty("b"), newFaulty("c")}
+		k := residentKey(t, tokens...)
+		p := newPool(t, Config{}, tokens...)
+		defer p.Close()
+		for _, f := range tokens[:2] {
+			f.Inject(hsmtest.OnSign, hsmtest.Fault{Err: &hsm.Error{Code: hsm.GeneralError, Function: hsm.FnSign}})
+		}
+		release := make(chan struct{})
+		defer close(release)
+		doing(tokens[2], hsmtest.Fault{Until: release})
+		waited := 0
+		for i := range 50 {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			begun := time.Now()
+			_, err := p.Do(ctx, k, hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}, In: []byte("message")})
+			if took := time.Since(begun); hsm.FaultOf(err) != hsm.Caller || i > 0 && took > 2*silence {
+				t.Errorf("request %d: %v after %s", i, err, took)
+			} else if took > 0 {
+				waited++
+			}
+			cancel()
+			time.Sleep(100 * time.Millisecond)
+		}
+		if waited > 5 {
+			t.Errorf("%d of 50 callers waited for a member that gives no answers", waited)
+		}
+	})
+}
+
 // A third member is asked at the expense of the retry budget when the second one's opinion did not come.
 func TestWhatFollowsAnOpinionThatNeverCameIsPaid(t *testing.T) {
 	seen := 0

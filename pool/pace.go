@@ -13,6 +13,7 @@ import (
 const (
 	outlierTimes = 5                     // the time that 99 of 100 of its sort stay below
 	outlierMin   = 50 * time.Millisecond // shorter ones are not worth a second try
+	riseEvery    = 5 * time.Millisecond  // at most once in this time does an estimate rise
 	paceKnown    = 50                    // operations after which a member's pace for a sort is known
 )
 
@@ -37,25 +38,31 @@ type pace struct {
 	high atomic.Uint64 // float64 bits, nanoseconds
 	seen atomic.Uint32 // operations, up to paceKnown
 	last atomic.Int64  // UnixNano of the last one
+	rose atomic.Int64  // UnixNano of when the estimate rose last
 }
 
 // observe takes the duration of an operation that ended at a time. At first the estimate is the longest; then it rises by a tenth with what
 // is above and falls by a thousandth with what is not, so that it stays where one in a hundred is above. What is long ago fades: of what
-// is seldom done a few recent ones count, or one bad moment would be remembered for hours.
+// is seldom done a few recent ones count, or one bad moment would be remembered for hours. Many that come late together, as when a
+// hung token is back, are one such moment.
 func (p *pace) observe(d time.Duration, at int64) {
-	faded := fade(at - p.last.Swap(at))
 	fresh := p.seen.Load() < paceKnown
 	if fresh {
 		p.seen.Add(1)
 	}
+	faded := fade(at - p.last.Swap(at))
+	rose := p.rose.Load()
+	rises := at-rose >= int64(riseEvery) && float64(d) > math.Float64frombits(p.high.Load()) && p.rose.CompareAndSwap(rose, at)
 	for {
 		old := p.high.Load()
 		was, now := math.Float64frombits(old)*faded, float64(d)
 		switch {
 		case fresh:
 			now = max(was, now)
-		case now > was:
+		case now > was && rises:
 			now = min(now, was*1.1)
+		case now > was:
+			now = was
 		default:
 			now = was * 0.999
 		}

@@ -97,7 +97,7 @@ func TestWhereEveryMemberIsSlowNobodyIsSentOn(t *testing.T) {
 			doing(f, hsmtest.Fault{Delay: 300 * time.Millisecond})
 		}
 		asking(t, p, 3000, 10*time.Millisecond, random16)
-		if n := p.Stat().Retries - before; n > 3000/20 {
+		if n := p.Stat().Retries - before; n > 3000/10 {
 			t.Errorf("%d second tries of 3000 operations, though every member is as slow as the others", n)
 		}
 		synctest.Wait()
@@ -242,7 +242,7 @@ func TestPaceIsWhatNearlyAllStayBelow(t *testing.T) {
 						above++
 					}
 				}
-				p.observe(d, int64(i)*int64(time.Millisecond))
+				p.observe(d, int64(i)*int64(5*time.Millisecond))
 			}
 			if share := float64(above) / float64(n); share < 0.005 || share > 0.02 {
 				t.Errorf("%s: %.2f %% are above the estimate %s, want about 1 %%", scale*again, 100*share, p.times(1))
@@ -256,6 +256,16 @@ func TestPaceIsWhatNearlyAllStayBelow(t *testing.T) {
 	}
 	if d := seldom.times(1); d > 10*time.Millisecond {
 		t.Errorf("20 seconds after a slow operation the estimate is %s", d)
+	}
+	var back pace // a hung token that is back answers all at once
+	for i := range 1000 {
+		back.observe(time.Millisecond, int64(i)*int64(time.Millisecond))
+	}
+	for range 64 {
+		back.observe(5*time.Second, int64(time.Second))
+	}
+	if d := back.times(1); d > 2*time.Millisecond {
+		t.Errorf("after 64 late answers at once the estimate is %s", d)
 	}
 	var p pace
 	if p.outlier() != 0 {

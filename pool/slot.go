@@ -70,6 +70,8 @@ func (s *slot) run(j *job) bool {
 		return true // its caller left at this moment
 	}
 	s.set(j)
+	g.m.load.run(begun)
+	defer g.m.load.end()
 	entered, class, kind, sort := j.entered, j.class, j.op.Kind, j.sort
 	lost, err := s.attempt(j)
 	if lost == nil && hsm.FaultOf(err) == hsm.Suspect {
