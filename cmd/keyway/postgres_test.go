@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,56 +10,51 @@ import (
 	"testing"
 	"time"
 
-	"keyway/lifecycle"
-	"keyway/lifecycle/sqlstore"
 	"keyway/lifecycle/storetest/pgtest"
 )
 
-// carry puts what a dev has made, but for its keys, into another store: the KEKs that its tokens hold, its client and its grants.
-func carry(t *testing.T, from string, to *sqlstore.Store) {
+// moved backs a dev's store up and restores it where a configuration says, on the way seeing to what must not work.
+func moved(t *testing.T, from, to string) {
 	t.Helper()
-	ctx := context.Background()
-	dev, err := sqlstore.Open(ctx, from)
-	if err != nil {
-		t.Fatal(err)
+	run := func(args ...string) (answer backupAnswer, said string) {
+		t.Helper()
+		c := exec.Command(program, append(args, "--output", "json")...)
+		var errs strings.Builder
+		c.Stderr = &errs
+		out, err := c.Output()
+		if err == nil {
+			err = json.Unmarshal(out, &answer)
+		}
+		if err != nil {
+			return answer, errs.String() + err.Error()
+		}
+		return answer, ""
 	}
-	defer dev.Close()
-	err = dev.View(ctx, func(old lifecycle.Tx) error {
-		return to.Update(ctx, func(tx lifecycle.Tx) error {
-			for _, kind := range []lifecycle.KEKKind{lifecycle.KEKCustody, lifecycle.KEKPool, lifecycle.KEKRoot} {
-				keks, err := old.KEKs(kind)
-				if err != nil {
-					return err
-				}
-				for _, k := range keks {
-					if err := tx.PutKEK(k); err != nil {
-						return err
-					}
-				}
-			}
-			clients, err := old.Clients()
-			if err != nil {
-				return err
-			}
-			for _, c := range clients {
-				if err := tx.InsertClient(c); err != nil {
-					return err
-				}
-			}
-			grants, err := old.Grants()
-			if err != nil {
-				return err
-			}
-			for _, g := range grants {
-				if _, err := tx.InsertGrant(g); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		t.Fatal(err)
+	file := filepath.Join(t.TempDir(), "keyway.backup")
+	made, said := run("backup", file, "--config", from)
+	if said != "" {
+		t.Fatal(said)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the backup: %v, %v", st, err)
+	}
+	if left, _ := filepath.Glob(file + "?*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	for what, args := range map[string][]string{
+		"is there already":      {"backup", file, "--config", from},
+		"SHA-256":               {"restore", file, "--config", to, "--sha256", strings.Repeat("0", 64)},
+		"something in this":     {"restore", file, "--config", from},
+		"name the configuratio": {"backup", file + "2"},
+		"does not begin as one": {"restore", from, "--config", to},
+	} {
+		if _, said := run(args...); !strings.Contains(said, what) {
+			t.Errorf("keyway %v: %q, want %q", args, said, what)
+		}
+	}
+	got, said := run("restore", file, "--config", to, "--sha256", made.SHA256)
+	if said != "" || made.Rows["keys"] == 0 || got.Rows["keys"] != made.Rows["keys"] {
+		t.Fatalf("%+v became %+v: %s", made, got, said)
 	}
 }
 
@@ -68,8 +62,7 @@ func carry(t *testing.T, from string, to *sqlstore.Store) {
 func onPostgres(t *testing.T, dir string, server *pgtest.Server, database string) string {
 	t.Helper()
 	dsn, password := server.TCP(t, database)
-	file := nodeConfig(t, onEmbedded, dir, plainNode)
-	b, err := os.ReadFile(file)
+	b, err := os.ReadFile(nodeConfig(t, onEmbedded, dir, plainNode))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +71,7 @@ func onPostgres(t *testing.T, dir string, server *pgtest.Server, database string
 	if text == string(b) {
 		t.Fatalf("the configuration has no %s", sqlite)
 	}
+	file := filepath.Join(dir, "postgres.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -100,21 +94,14 @@ func (r *running) command(args ...string) (answer map[string]any, said string) {
 	return answer, ""
 }
 
-// Two nodes on one PostgreSQL: what is ordered on one is so on the other, they serve on while the database is away, and when it is back they
+// Two nodes on one PostgreSQL, to which the store was moved: what is ordered on one is so on the other, they serve on while the database is away, and when it is back they
 // take orders again.
 func TestTwoNodesOnOnePostgres(t *testing.T) {
 	server := pgtest.New(t)
 	database := server.Database(t)
 	dir := newDevDir(t, onEmbedded)
-	store, err := sqlstore.OpenPostgres(context.Background(), sqlstore.Postgres{DSN: server.DSN(database)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	carry(t, filepath.Join(dir, "keyway.db"), store)
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
 	config := onPostgres(t, dir, server, database)
+	moved(t, nodeConfig(t, onEmbedded, dir, plainNode), config)
 	a, b := startServe(t, dir, config), startServe(t, dir, config)
 	a.readyz()
 	b.readyz()
@@ -131,6 +118,7 @@ func TestTwoNodesOnOnePostgres(t *testing.T) {
 		r.within(10*time.Second, fmt.Sprintf("answering %d for %s", want, name), func() bool { return wraps(r, name) == want })
 		t.Logf("%d for %s after %s", want, name, time.Since(begun).Round(time.Millisecond))
 	}
+	soon(a, "demo-wrap", 200) // a key that came with the backup
 	order(a, "key", "create", "demo-one", "--algorithm", "aes-256")
 	soon(b, "demo-one", 200)
 	order(b, "key", "create", "demo-two", "--algorithm", "aes-256")

@@ -33,6 +33,10 @@ type dialect struct {
 	claim, share string
 	// clock reads the database's clock, in milliseconds since 1970; "" where it is this machine's.
 	clock string
+	// sequences make the database go on counting after the rows that were restored with their numbers.
+	sequences []string
+	// learn makes the database count its rows after very many have come at once; "" where it need not.
+	learn string
 	// trouble classifies an error; unsure reports whether a commit that failed with it may have taken place all the same.
 	trouble func(error) trouble
 	unsure  func(error) bool

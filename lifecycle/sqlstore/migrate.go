@@ -36,6 +36,24 @@ func migrate(ctx context.Context, d goose.Dialect, db *sql.DB) error {
 	return err
 }
 
+// current returns nil where the schema is this program's, and changes nothing.
+func current(ctx context.Context, d goose.Dialect, db *sql.DB) error {
+	p, err := provider(d, db)
+	if err != nil {
+		return err
+	}
+	// Asked by hand: goose would make its table.
+	var have int64
+	if err := db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&have); err != nil {
+		return fmt.Errorf("it is no store of keyway's: %w", err)
+	}
+	sources := p.ListSources()
+	if newest := sources[len(sources)-1].Version; have != newest {
+		return fmt.Errorf("its schema is version %d and this program's is %d: use the keyway that runs on it", have, newest)
+	}
+	return nil
+}
+
 func provider(d goose.Dialect, db *sql.DB) (*goose.Provider, error) {
 	dir, err := fs.Sub(migrations, map[goose.Dialect]string{goose.DialectSQLite3: "migrations/sqlite", goose.DialectPostgres: "migrations/postgres"}[d])
 	if err != nil {

@@ -31,6 +31,8 @@ type Postgres struct {
 	PasswordFile string
 	// MaxConns bounds the connections that read. Default 8. Beside them at most 4 write and one listens.
 	MaxConns int
+	// AsIs refuses a schema that is not this program's, older or newer, instead of bringing it up to date.
+	AsIs bool
 	// Unsafe accepts a server that does not sync to its disk. For tests only.
 	Unsafe bool
 	Log    *slog.Logger
@@ -60,8 +62,13 @@ var postgresDialect = &dialect{
 	alone: "LOCK TABLE turn IN EXCLUSIVE MODE",
 	claim: " FOR UPDATE OF j SKIP LOCKED",
 	// What the unique index holds, the epoch, stays as it is; the expiry may be changed by others.
-	share:   " FOR KEY SHARE",
-	clock:   "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+	share: " FOR KEY SHARE",
+	clock: "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+	sequences: []string{
+		"SELECT setval(pg_get_serial_sequence('grants', 'id'), (SELECT COALESCE(MAX(id), 0) + 1 FROM grants), false)",
+		"SELECT setval(pg_get_serial_sequence('jobs', 'id'), (SELECT COALESCE(MAX(id), 0) + 1 FROM jobs), false)",
+	},
+	learn:   "ANALYZE keys, versions",
 	trouble: troublePostgres,
 	unsure:  unsurePostgres,
 	advise:  advisePostgres,
@@ -100,7 +107,7 @@ func OpenPostgres(ctx context.Context, p Postgres) (*Store, error) {
 		}
 		return pgx.ConnectConfig(ctx, c)
 	})
-	if err := s.preparePostgres(ctx, p.Unsafe); err != nil {
+	if err := s.preparePostgres(ctx, p); err != nil {
 		if t := troublePostgres(err); t == lost {
 			err = fmt.Errorf("%w: %w", lifecycle.ErrUnavailable, err)
 		}
@@ -163,17 +170,19 @@ func (p *Postgres) password(_ context.Context, c *pgx.ConnConfig) error {
 }
 
 // settings gives each connection what Keyway relies on, whatever the server's defaults are: a commit is acknowledged when it is on the
-// disk; a node that is stopped in the middle of a transaction does not hold up the others for long; a client that has vanished is noticed.
+// disk; a node that is stopped in the middle of a transaction does not hold up the others for long; a client that has vanished is noticed; and a page of
+// keys is found by its indexes: with the default price of a page all versions are read for it, which take longer the more there are.
 func (p *Postgres) settings(ctx context.Context, c *pgx.Conn) error {
 	_, err := c.Exec(ctx, `SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
 		set_config('idle_in_transaction_session_timeout', $1, false), set_config('lock_timeout', '10s', false),
-		set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)`,
+		set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false),
+		set_config('random_page_cost', '1.1', false)`,
 		fmt.Sprintf("%dms", p.standing.Milliseconds()))
 	return err
 }
 
 // preparePostgres checks that the server is what was asked for, and brings the schema up to date.
-func (s *Store) preparePostgres(ctx context.Context, unsafe bool) error {
+func (s *Store) preparePostgres(ctx context.Context, p Postgres) error {
 	var version, encoding, fsync, pages, commit string
 	var standby bool
 	err := s.write.QueryRowContext(ctx, `SELECT current_setting('server_version'), current_setting('server_encoding'), current_setting('fsync'),
@@ -185,10 +194,13 @@ func (s *Store) preparePostgres(ctx context.Context, unsafe bool) error {
 		return errors.New("this server is a standby, which cannot be written to: name the primary, or all of them with target_session_attrs=read-write")
 	case encoding != "UTF8":
 		return fmt.Errorf("the database's encoding is %s: make one with ENCODING 'UTF8'", encoding)
-	case !unsafe && (fsync != "on" || pages != "on"):
+	case !p.Unsafe && (fsync != "on" || pages != "on"):
 		return fmt.Errorf("the server has fsync = %s and full_page_writes = %s: a power cut may lose keys that were acknowledged; turn both on", fsync, pages)
 	case commit == "off":
 		return errors.New("synchronous_commit is off and cannot be turned on: see which setting of the server, role or database forbids it")
+	}
+	if p.AsIs {
+		return current(ctx, goose.DialectPostgres, s.write)
 	}
 	// The lock is in one connection, and goes with it should this process end.
 	conn, err := s.write.Conn(ctx)

@@ -85,7 +85,7 @@ func end(t *testing.T, c *exec.Cmd) {
 
 func TestProcessesShareOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyway.db")
-	s := open(t, path)
+	s := openFile(t, path)
 	id := key.NewID()
 	before := shared(t, s, id)
 	one, two := child(t, path, "one"), child(t, path, "two")

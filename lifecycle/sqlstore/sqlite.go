@@ -31,6 +31,19 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := makeFile(path); err != nil {
 		return nil, fmt.Errorf("store %s: %w: give a directory that exists and that this user may write to", path, err)
 	}
+	return open(ctx, path, func(s *Store) error { return migrate(ctx, goose.DialectSQLite3, s.write) })
+}
+
+// OpenAsIs opens the database file at path, which must be there, and refuses a schema that is not this program's, older or newer,
+// instead of bringing it up to date.
+func OpenAsIs(ctx context.Context, path string) (*Store, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return open(ctx, path, func(s *Store) error { return current(ctx, goose.DialectSQLite3, s.write) })
+}
+
+func open(ctx context.Context, path string, schema func(*Store) error) (*Store, error) {
 	write, err := sql.Open("sqlite", dsn(path, "immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", path, err)
@@ -44,7 +57,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	read.SetMaxOpenConns(4)
 	read.SetMaxIdleConns(4)
 	s := &Store{read: read, write: write, dialect: sqliteDialect}
-	if err := s.prepare(ctx, filepath.Dir(path)); err != nil {
+	if err := s.prepare(ctx, filepath.Dir(path), schema); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", path, adviseSQLite(err)), s.Close())
 	}
 	return s, nil
@@ -73,8 +86,8 @@ func dsn(path, lock string) string {
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
-// prepare checks that the database is what was asked for, and brings its schema up to date.
-func (s *Store) prepare(ctx context.Context, dir string) error {
+// prepare checks that the database is what was asked for, and then its schema.
+func (s *Store) prepare(ctx context.Context, dir string, schema func(*Store) error) error {
 	// Turning a new file to WAL does not wait for others who do the same, and neither does making its tables.
 	unlock, err := lock(ctx, dir)
 	if err != nil {
@@ -94,7 +107,7 @@ func (s *Store) prepare(ctx context.Context, dir string) error {
 	if err := s.look(ctx); err != nil {
 		return err
 	}
-	return migrate(ctx, goose.DialectSQLite3, s.write)
+	return schema(s)
 }
 
 // look reads the first page of every table, so that a damaged file is noticed as such and at once. Checking all

@@ -21,11 +21,11 @@ import (
 func TestSQLiteIsAStore(t *testing.T) {
 	storetest.Test(t, func(t *testing.T) (lifecycle.Store, lifecycle.Store) {
 		path := filepath.Join(t.TempDir(), "keyway.db")
-		return open(t, path), open(t, path)
+		return openFile(t, path), openFile(t, path)
 	})
 }
 
-func open(t *testing.T, path string) *Store {
+func openFile(t testing.TB, path string) *Store {
 	t.Helper()
 	s, err := Open(context.Background(), path)
 	if err != nil {
@@ -37,7 +37,7 @@ func open(t *testing.T, path string) *Store {
 
 func TestTheFileIsItsOwnersOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyway.db")
-	open(t, path)
+	openFile(t, path)
 	st, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestTheFileIsItsOwnersOnly(t *testing.T) {
 
 func TestANewerSchemaIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyway.db")
-	s := open(t, path)
+	s := openFile(t, path)
 	if _, err := s.write.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestADirectoryThatCannotBeMadeIsNamed(t *testing.T) {
 
 // Every connection of both pools has what durability needs; SQLite's own default for most of it is another.
 func TestEveryConnectionIsDurable(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "keyway.db"))
+	s := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
 	ctx := context.Background()
 	var conns []*sql.Conn
 	for pool, n := range map[*sql.DB]int{s.read: 4, s.write: 1} {
@@ -97,11 +97,11 @@ func TestEveryConnectionIsDurable(t *testing.T) {
 }
 
 func TestADatabaseWhoseModeCannotBeChangedIsRefused(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "keyway.db"))
+	s := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
 	if _, err := s.write.Exec("PRAGMA synchronous = OFF"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.prepare(context.Background(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "synchronous") {
+	if err := s.prepare(context.Background(), t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "synchronous") {
 		t.Errorf("a connection that does not sync: %v", err)
 	}
 }
@@ -127,7 +127,7 @@ func TestADamagedFileSaysWhatToDo(t *testing.T) {
 
 	// A database whose pages are overwritten but for the first.
 	path = filepath.Join(t.TempDir(), "keyway.db")
-	s := open(t, path)
+	s := openFile(t, path)
 	shared(t, s, key.NewID())
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestADamagedFileSaysWhatToDo(t *testing.T) {
 // What is destroyed is in no file any more: neither in a free page nor in the write-ahead log.
 func TestErasedMaterialIsInNoFile(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, filepath.Join(dir, "keyway.db"))
+	s := openFile(t, filepath.Join(dir, "keyway.db"))
 	id := key.NewID()
 	shared(t, s, id)
 	marker := []byte("marker-of-a-wrapped-key-which-is-to-go")
@@ -212,7 +212,7 @@ func holding(t *testing.T, dir string, b []byte) []string {
 
 // A page holds each key with all its versions, in order, whatever the page begins with.
 func TestPagesOfKeysWithTheirVersions(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "keyway.db"))
+	s := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
 	ctx := context.Background()
 	const keys = 25
 	err := s.Update(ctx, func(tx lifecycle.Tx) error {
