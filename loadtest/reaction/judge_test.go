@@ -27,7 +27,7 @@ func once(id string, c hsm.Code, on string) faulthsm.Rule {
 func TestAnAmbiguousCodeIsTheDevicesWhenTheCanaryFails(t *testing.T) {
 	both(t, setup{sessions: 2}, func(r *rig) {
 		r.prefer("mac")
-		r.force(always("dead", hsm.GeneralError, "crypto"))
+		r.force(always("dead", hsm.GeneralError, "C_Sign", "C_Encrypt")) // random bytes can be had: of the canary too only its encryption fails
 		if by, err := r.do("mac"); by != "b" || err != nil {
 			r.Errorf("answered by %q, %v", by, err)
 		}
@@ -54,17 +54,29 @@ func TestAnAmbiguousCodeIsTheDevicesWhenTheCanaryFails(t *testing.T) {
 	})
 }
 
+// TestACanaryThatIsRefusedIsTheDevices, with whatever code: its data are ours and good, so nothing else is to blame.
+func TestACanaryThatIsRefusedIsTheDevices(t *testing.T) {
+	both(t, setup{}, func(r *rig) {
+		r.prefer("mac")
+		r.force(always("refused", hsm.MechanismInvalid, "C_EncryptInit"), once("doubt", hsm.DeviceError, "C_Sign"))
+		if by, err := r.do("mac"); by != "b" || err != nil { // which sends the canary
+			r.Errorf("answered by %q, %v", by, err)
+		}
+		r.until("the breaker opens", func() bool { return r.stat("a").State == pool.Ejected })
+	})
+}
+
 // TestACanaryThatIsThrottledIsNoFailure: a token that is busy is not ill.
 func TestACanaryThatIsThrottledIsNoFailure(t *testing.T) {
 	both(t, setup{sessions: 3, vendor: hsm.VendorCloudHSM, alone: true}, func(r *rig) {
 		r.prefer("mac")
 		r.force(always("throttled", hsm.FunctionFailed, "crypto"))
 		asked := r.calls("C_GenerateRandom")
-		r.until("two canaries", func() bool {
+		r.until("more canaries than the failures that open a breaker", func() bool {
 			if _, err := r.do("mac"); !errors.Is(err, pool.ErrOverloaded) {
 				r.Fatalf("%v, want overloaded", err)
 			}
-			return r.calls("C_GenerateRandom") >= asked+2
+			return r.calls("C_GenerateRandom") >= asked+6
 		})
 		if s := r.stat("a"); s.State != pool.Active || s.Permits != 1 {
 			r.Errorf("a is %s and runs %d at once, want active and 1", s.State, s.Permits)

@@ -40,6 +40,8 @@ func TestWhatATokenLoses(t *testing.T) {
 		{"all sessions", faulthsm.CloseSessions(), "b", 1, true},
 		{"the login", faulthsm.Logout(), "b", 1, true},
 		{"the login, and it says so", faulthsm.LogoutWith(hsm.UserNotLoggedIn), "b", 1, true},
+		// As NSS 3.87 does with a key on the token, where it does not end the process.
+		{"the login, and it says something else", faulthsm.Logout() + " then " + faulthsm.Return(hsm.KeySizeRange), "b", 1, true},
 		{"the handles", faulthsm.ForgetObjects(), "a", 0, true},
 		{"the token", faulthsm.RemoveToken(100 * time.Millisecond), "b", 1, true},
 	} {
@@ -63,6 +65,9 @@ func TestWhatATokenLoses(t *testing.T) {
 				if (s.Loads > loads) != c.reloads {
 					r.Errorf("%d loads after %d", s.Loads, loads)
 				}
+				if n := r.log.count("cannot be used on this member"); n != 0 || s.Unusable != 0 {
+					r.Errorf("the key was blamed: %d alarms, %d operations", n, s.Unusable)
+				}
 				if n := r.opens.Load(); uint64(n) != 1+c.epoch {
 					r.Errorf("the token was opened %d times", n)
 				}
@@ -71,7 +76,8 @@ func TestWhatATokenLoses(t *testing.T) {
 	}
 }
 
-// TestNSSLosesItsLogin: NSS 3.87 says CKR_KEY_SIZE_RANGE and worse then, so the session's state is asked for.
+// TestNSSLosesItsLogin: NSS 3.87 goes on with what is loaded, and then nothing more can be. With a key on the token it says
+// CKR_KEY_SIZE_RANGE or ends the process.
 func TestNSSLosesItsLogin(t *testing.T) {
 	alone(t, setup{nss: true, isolated: true}, func(r *rig) {
 		r.prefer("mac")
