@@ -98,6 +98,23 @@ func TestDocsPointAtWhatIsThere(t *testing.T) {
 			}
 		}
 	}
+	// Each promise of the pool names the test that proves it.
+	_, proofs, _ := strings.Cut(read(t, "docs/design/pool.md"), "\n## How each promise is proved\n")
+	proofs, _, _ = strings.Cut(proofs, "\n## ")
+	promises := 0
+	for _, row := range strings.Split(proofs, "\n") {
+		if !strings.HasPrefix(row, "| ") || strings.HasPrefix(row, "| Promise |") || strings.HasPrefix(row, "| **") {
+			continue
+		}
+		promises++
+		cells := strings.Split(row, "|")
+		if len(cells) != 5 || !mdTest.MatchString(cells[2]) || strings.TrimSpace(cells[3]) == "" {
+			t.Errorf("docs/design/pool.md does not say what proves this, and how that was seen to fail: %s", row)
+		}
+	}
+	if promises < 60 {
+		t.Errorf("docs/design/pool.md proves %d promises, there are more", promises)
+	}
 	// Alerts name their runbooks.
 	for _, m := range regexp.MustCompile(`runbook: docs/ops/runbooks\.md#(\S+)`).FindAllStringSubmatch(read(t, "deploy/prometheus/keyway.rules.yml"), -1) {
 		links++

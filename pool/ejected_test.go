@@ -58,7 +58,7 @@ func TestAnEjectedMemberIsTriedLessAndLessOften(t *testing.T) {
 		p := newPool(t, Config{RestartAfter: time.Hour}, a, b)
 		defer p.Close()
 		eject(t, p, a, 0)
-		want, last, n := openMin, time.Now(), a.Count(hsmtest.OnRandom)
+		want, last, n, off := openMin, time.Now(), a.Count(hsmtest.OnRandom), 0
 		begun := last
 		for time.Since(begun) < 30*time.Minute {
 			time.Sleep(10 * time.Millisecond)
@@ -69,10 +69,13 @@ func TestAnEjectedMemberIsTriedLessAndLessOften(t *testing.T) {
 			if took := time.Since(last); took < want*3/4-watchEvery || took > want*5/4+2*watchEvery || now != n+1 {
 				t.Fatalf("after %s (%d at once), want %s and a quarter of jitter", took, now-n, want)
 			}
+			if d := time.Since(last) - want; d.Abs() > 100*time.Millisecond {
+				off++
+			}
 			want, last, n = min(2*want, openMax), time.Now(), now
 		}
-		if want != openMax {
-			t.Errorf("the time between two canaries has grown to %s", want)
+		if want != openMax || off < 3 {
+			t.Errorf("the time between two canaries has grown to %s, with jitter %d times", want, off)
 		}
 		a.Heal(hsmtest.OnDo)
 		time.Sleep(openMax*5/4 + time.Second)
@@ -140,6 +143,34 @@ func TestTheFifthFailureInARowOpensTheBreaker(t *testing.T) {
 		}
 		if s := p.Stat().Members[0].Breaker; s != "open" {
 			t.Errorf("after five failures in a row the breaker is %s", s)
+		}
+	})
+}
+
+// Busy says nothing about the device: it neither opens the breaker nor makes the failures before it forgotten.
+func TestBusyCountsNeitherWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		meets := func(code hsm.Code, n int) {
+			doing(a, hsmtest.Fault{Err: &hsm.Error{Code: code, Function: hsm.FnRandom}})
+			for range n {
+				_, _ = p.Do(t.Context(), nil, random16)
+			}
+		}
+		meets(hsm.DeviceMemory, 100)
+		if s := p.Stat().Members[0].Breaker; s != "closed" {
+			t.Errorf("a busy token's breaker is %s", s)
+		}
+		meets(hsm.DeviceError, 4)
+		meets(hsm.DeviceMemory, 1)
+		if s := p.Stat().Members[0].Breaker; s != "closed" {
+			t.Errorf("after four failures and a refusal the breaker is %s", s)
+		}
+		meets(hsm.DeviceError, 1)
+		if s := p.Stat().Members[0].Breaker; s != "open" {
+			t.Errorf("after five failures with a refusal between them the breaker is %s", s)
 		}
 	})
 }

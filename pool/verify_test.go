@@ -78,6 +78,32 @@ func TestWithVerifyAllNoWrongSignatureLeaves(t *testing.T) {
 	}
 }
 
+// A handle that names something else from the start is found out by its first signature.
+func TestTheFirstSignatureOfAHandleIsVerified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wrong atomic.Bool
+		a := hsmtest.NewFaulty(flipping{soft.New("a"), &wrong})
+		b := newFaulty("b")
+		k := &Key{ID: [16]byte{9}, Spec: hsm.Spec{Type: hsm.KeyEC, Bits: 256, May: hsm.MaySign, Token: true, Extractable: true}}
+		sharedKey(t, k, a, b)
+		wrong.Store(true)
+		p := newPool(t, Config{}, a, b)
+		defer p.Close()
+		digest := sha256.Sum256([]byte("message"))
+		op := hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.ECDSA}, In: digest[:]}
+		for i := range 200 {
+			out, err := p.Do(t.Context(), k, op)
+			if err != nil || hsm.Verify(k.Public, op.Mech, op.In, out) != nil {
+				t.Fatalf("operation %d: %v, or a wrong signature", i, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if a.Count(hsmtest.OnSign) == 0 || p.Stat().Members[0].Unusable == 0 {
+			t.Errorf("a was asked %d times, and %d wrong signatures were counted", a.Count(hsmtest.OnSign), p.Stat().Members[0].Unusable)
+		}
+	})
+}
+
 // sharedKey makes k on the first token and puts a copy on the other, so that both have the same.
 func sharedKey(t *testing.T, k *Key, a, b *hsmtest.Faulty) {
 	t.Helper()
