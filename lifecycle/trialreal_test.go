@@ -237,8 +237,9 @@ func TestWhatIsNotThereIsTold(t *testing.T) {
 	must(t, os.Chmod(r.PINFile, 0o600))
 	asBefore(t, before)
 	y.add(r, lifecycle.AddOptions{})
-	// The same token by other words: the label that another member has, and its serial number.
-	f(func(x *lifecycle.MemberRecord) { x.Name = "m2" }, lifecycle.CauseTaken, "member m1 of pool default")
+	// The same token by the same words is known without a login, by other words from what it says of itself, Root KEK or not.
+	f(func(x *lifecycle.MemberRecord) { x.Name, x.PINFile = "m2", "/nowhere/pin" }, lifecycle.CauseTaken, "member m1 of pool default")
+	must(t, y.works.store.Update(t.Context(), func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "default/m1") }))
 	serial := y.m.Stat().Members[0].Serial
 	f(func(x *lifecycle.MemberRecord) { x.Name, x.TokenLabel, x.TokenSerial = "m2", "", serial }, lifecycle.CauseTaken, "member m1 of pool default")
 }
