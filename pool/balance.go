@@ -15,6 +15,7 @@ type load struct {
 	failed   [classes]atomic.Int64  // failures since the last success
 	usual    [classes]pace          // without what failures add to the average
 	paces    [sorts]pace
+	probe    atomic.Int64 // how long a canary takes on average, nanoseconds: one that came late changes it little
 	inflight atomic.Int64 // callers who wait
 	running  atomic.Int64 // sessions at work, for callers who wait and for those who have gone
 	heard    atomic.Int64 // UnixNano of the last answer, or of when something came to an idle member

@@ -227,6 +227,10 @@ func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueu
 		m.load.observe(class, took)
 		m.load.usual[class].observe(took, now)
 		m.load.paces[sort].observe(took, now)
+		if class == ClassCanary { // there is one at a time
+			was := m.load.probe.Load()
+			m.load.probe.Store(was + (int64(took)-was)/8)
+		}
 		m.canaryMu.Lock()
 		m.lastCanary, m.canaryErr, m.ill = time.Now(), nil, time.Time{} // a real operation proves as much as a canary
 		m.canaryMu.Unlock()

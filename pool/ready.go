@@ -86,11 +86,16 @@ func (s *slot) overdue(now time.Time) (waits, late bool) {
 	if j == nil || j.class == ClassBulk {
 		return false, false
 	}
-	limit, p := quietAfter, &s.g.m.load.paces[j.sort]
-	if p.seen.Load() == 0 && j.class != ClassCanary {
+	p, limit := &s.g.m.load.paces[j.sort], quietAfter
+	switch {
+	case j.class == ClassCanary:
+		limit = max(limit, 4*time.Duration(s.g.m.load.probe.Load()))
+	case p.seen.Load() == 0:
 		limit = quietNew
+	default:
+		limit = max(limit, p.times(outlierTimes))
 	}
-	return true, now.Sub(j.started) >= max(limit, p.times(outlierTimes))
+	return true, now.Sub(j.started) >= limit
 }
 
 // changed wakes those who wait for a member.

@@ -54,7 +54,15 @@ func TestReadinessTellsTheTruthWithinASecond(t *testing.T) {
 			if d := until(p, true); d > time.Second {
 				t.Errorf("load %t: when they answered again it took %s until the pool was ready", load, d)
 			}
-			doing(tokens[0], hsmtest.Fault{})
+			release = make(chan struct{}) // and once more: what came late has taught nobody patience
+			for _, f := range tokens {
+				doing(f, hsmtest.Fault{Until: release})
+			}
+			if d := until(p, false); d > time.Second {
+				t.Errorf("load %t: when every member hung again it took %s until the pool was not ready", load, d)
+			}
+			close(release)
+			until(p, true)
 			for _, f := range tokens {
 				f.Kill()
 			}
@@ -69,6 +77,8 @@ func TestReadinessTellsTheTruthWithinASecond(t *testing.T) {
 func TestLongWorkIsNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFaulty("a")
+		k := residentKey(t, a)
+		op := hsm.Op{Kind: hsm.OpSign, Mech: hsm.Mechanism{Type: hsm.SHA256HMAC}, In: []byte("message")}
 		p := newPool(t, Config{}, a) // two sessions
 		defer p.Close()
 		until(p, true)
@@ -84,9 +94,9 @@ func TestLongWorkIsNoSilence(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(10 * time.Second)
-		a.Inject(hsmtest.OnRandom, hsmtest.Fault{Delay: 900 * time.Millisecond}) // canaries are that slow as well
+		a.Inject(hsmtest.OnSign, hsmtest.Fault{Delay: 900 * time.Millisecond})
 		for range 20 {
-			if _, err := p.Do(t.Context(), nil, random16); err != nil {
+			if _, err := p.Do(t.Context(), k, op); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -94,7 +104,11 @@ func TestLongWorkIsNoSilence(t *testing.T) {
 		defer close(release)
 		a.Inject(hsmtest.OnDecrypt, hsmtest.Fault{Until: release}) // and one operation beside them hangs: it alone says little
 		go func() { _, _ = p.Do(t.Context(), nil, hsm.Op{Kind: hsm.OpDecrypt}) }()
-		go func() { asking(t, p, 4, 2*time.Second, random16) }()
+		go func() {
+			for range 8 {
+				_, _ = p.Do(t.Context(), k, op)
+			}
+		}()
 		for range 800 {
 			if !p.Ready() {
 				t.Fatal("not ready while the token does what it does in its usual time")
