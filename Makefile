@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK      := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULN_DATABASE    := https://vuln.go.dev/index/db.json
 
-.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench scale load chaos deps clean
+.PHONY: all help build faulthsm run test test-pure check lint vuln deploy-check race million fuzz bench scale load chaos drill deps clean
 
 all: build
 
@@ -85,6 +85,9 @@ CHAOS_SEED ?= 0
 CHAOS_ARGS ?=
 chaos: deps build ## break tokens for CHAOS_TIME while requests flow, and check every answer; report in bin/chaos.html
 	$(GO) run ./loadtest/chaos -keyway bin/keyway -time $(CHAOS_TIME) -rate $(CHAOS_RATE) -seed $(CHAOS_SEED) $(CHAOS_ARGS) -html bin/chaos.html -json bin/chaos.json
+
+drill: deps build ## what the pool promises on bad days, measured; JSON in bin/drill.json
+	$(GO) run ./loadtest/drill -keyway bin/keyway -json bin/drill.json
 
 bin/k6: ## the load generator, built once from its module; make clean removes it
 	@echo "Building k6 $(K6_VERSION), which takes a few minutes the first time"
