@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -196,6 +197,9 @@ func TestADamagedBackupRestoresNothing(t *testing.T) {
 		"another end":      strings.Replace(text, sum.SHA256, strings.Repeat("0", 64), 1),
 		"other row counts": strings.Replace(text, `"keys":5`, `"keys":6`, 1),
 	}
+	// Names are never SQL, even where the digest is right.
+	bad["a column that is SQL"] = signed(strings.Replace(text, `"primary_version","created"]`, `"primary_version","created) SELECT ?,?,?,?,?,?,? --"]`, 1), sum.SHA256)
+	bad["a table that is SQL"] = signed(strings.Replace(text, `{"table":"keys"`, `{"table":"keys (id,name,algorithm,usages,pool,primary_version,created) SELECT ?,?,?,?,?,?,? --"`, 1), sum.SHA256)
 	for i := range lines {
 		bad[fmt.Sprintf("cut before line %d", i)] = strings.Join(lines[:i], "")
 		bad[fmt.Sprintf("cut in line %d", i)] = strings.Join(lines[:i], "") + lines[i][:len(lines[i])/2]
@@ -226,6 +230,12 @@ func TestADamagedBackupRestoresNothing(t *testing.T) {
 			t.Errorf("%s: a second time: %v", name, err)
 		}
 	}
+}
+
+// signed gives a changed backup the digest that it needs.
+func signed(text, old string) string {
+	body := text[:strings.LastIndex(strings.TrimSpace(text), "\n")+1]
+	return strings.Replace(text, old, fmt.Sprintf("%x", sha256.Sum256([]byte(body))), 1)
 }
 
 // Of two that restore at once, one does.
@@ -275,7 +285,7 @@ func TestABackupIsOfOneMoment(t *testing.T) {
 		add := func() {
 			n++
 			err := s.Update(context.Background(), func(tx lifecycle.Tx) error {
-				for i := range 300 { // more than is buffered
+				for i := range 1500 { // more than is buffered of each table
 					k := key.Key{ID: key.NewID(), Name: fmt.Sprintf("k%d-%d", n, i), Algorithm: key.AES256, Pool: "default"}
 					v := lifecycle.VersionRow{ID: key.NewID(), KeyID: k.ID, Number: 1, State: key.Active}
 					if err := errors.Join(tx.InsertKey(k), tx.InsertVersion(v), tx.SetMaterial(v.ID, lifecycle.Material{Blob: make([]byte, 300)})); err != nil {
@@ -301,8 +311,8 @@ func TestABackupIsOfOneMoment(t *testing.T) {
 		if n < 3 {
 			t.Errorf("%s: the store was changed %d times only: the test shows nothing", name, n-1)
 		}
-		if sum.Rows["keys"] != 300 || sum.Rows["versions"] != 300 {
-			t.Errorf("%s: %d keys with %d versions, want the 300 there were when it began", name, sum.Rows["keys"], sum.Rows["versions"])
+		if sum.Rows["keys"] != 1500 || sum.Rows["versions"] != 1500 {
+			t.Errorf("%s: %d keys with %d versions, want the 1500 there were when it began", name, sum.Rows["keys"], sum.Rows["versions"])
 		}
 	}
 }
