@@ -12,11 +12,11 @@ import (
 )
 
 // maxUses is how many uses of a version of AES-GCM are given out. With random nonces a key may encrypt 2^32 times (NIST SP
-// 800-38D, 8.3), and one use may encrypt more than once: a pool tries again on another member, unseen from here, for at most 20 %
-// of its operations (pool.Config.RetryRatio as it is by default). 3·2^30 uses with all of those are 1.2·3·2^30 = 3.6·2^30
-// encryptions; the 0.4·2^30 up to 2^32 = 4·2^30 are for the ten a second that a quiet pool may always try again, for operations
-// that a lost worker took along, and for second opinions after ambiguous errors.
-const maxUses = 3 << 30
+// 800-38D, 8.3), and one use may encrypt more than once, unseen from here: a pool tries again on another member, and asks for
+// second opinions after ambiguous errors, each for at most pool.Config.RetryRatio of its operations, which is 1 at most. 2^30
+// uses with all of those are 3·2^30 encryptions; the last 2^30 up to 2^32 are for the ten a second that a quiet pool may
+// always try again, and for operations that a lost worker took along.
+const maxUses = 1 << 30
 
 // CatalogueConfig configures a Catalogue.
 type CatalogueConfig struct {
@@ -155,7 +155,7 @@ func (c *Catalogue) Reserve(ctx context.Context, version key.ID, n uint64) (gran
 			over = total - maxUses
 		}
 		if over >= n {
-			return fmt.Errorf("%w: the version has been used 3·2^30 times, as often as is safe with AES-GCM; rotate the key", key.ErrState)
+			return fmt.Errorf("%w: the version has been used 2^30 times, as often as is safe with AES-GCM; rotate the key", key.ErrState)
 		}
 		granted = n - over
 		return nil

@@ -134,7 +134,7 @@ func TestUsesAreReservedUpToTheLimit(t *testing.T) {
 	ctx := context.Background()
 	s := openStore(t)
 	c := newCatalogue(t, lifecycle.CatalogueConfig{Store: s, Poll: time.Hour})
-	const limit = 3 << 30
+	const limit = 1 << 30
 	id := putKey(t, s, "k", limit-1500)
 	f := func(n, want uint64) {
 		t.Helper()
