@@ -141,7 +141,7 @@ func TestAWrongFirstSignatureIsNotReleased(t *testing.T) {
 		if by, err := r.do("sign"); by != "b" || err != nil {
 			r.Errorf("answered by %q, %v", by, err)
 		}
-		r.until("another epoch", func() bool { s := r.stat("a"); return s.Epoch == epoch+1 && s.State == pool.Active })
+		r.until("another epoch", func() bool { s := r.stat("a"); return s.Epoch == epoch+1 && s.State == pool.Active && s.Sessions > 0 })
 		if s := r.stat("a"); s.Handles != 0 || s.Loads != loads {
 			r.Errorf("%d handles outlived their epoch", s.Handles)
 		}

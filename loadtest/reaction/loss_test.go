@@ -16,7 +16,7 @@ import (
 // back waits until a serves in another epoch and answers right.
 func (r *rig) back(epoch uint64, ask string) {
 	r.Helper()
-	r.until("a serves in another epoch", func() bool { s := r.stat("a"); return s.Epoch > epoch && s.State == pool.Active })
+	r.until("a serves in another epoch", func() bool { s := r.stat("a"); return s.Epoch > epoch && s.State == pool.Active && s.Sessions > 0 })
 	r.until("b is asked last", func() bool { return r.alone || r.b.asleep() })
 	r.until("a answers", func() bool {
 		by, err := r.do(ask)
@@ -74,6 +74,24 @@ func TestWhatATokenLoses(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestALibraryThatLostTheLoginsSessionIsOpenedAnew: it may have been started anew under our feet, and then a handle that is cached
+// names something else.
+func TestALibraryThatLostTheLoginsSessionIsOpenedAnew(t *testing.T) {
+	alone(t, setup{isolated: true}, func(r *rig) {
+		r.prefer("mac")
+		login := uint64(1) // SoftHSM counts its sessions from 1 in each process
+		r.force(once("lost", hsm.SessionHandleInvalid, "C_Sign"),
+			faulthsm.Rule{ID: "login", On: []string{"C_GetSessionInfo"}, Session: &login, Do: []faulthsm.Effect{faulthsm.Return(hsm.SessionHandleInvalid)}})
+		if by, err := r.do("mac"); by != "b" || err != nil {
+			r.Errorf("answered by %q, %v", by, err)
+		}
+		r.back(0, "mac")
+		if n := r.log.count("the library lost the session that keeps the login"); n == 0 {
+			r.Errorf("for another reason:\n%s", r.log)
+		}
+	})
 }
 
 // TestNSSLosesItsLogin: NSS 3.87 goes on with what is loaded, and then nothing more can be. With a key on the token it says

@@ -122,7 +122,7 @@ func (r row) once(rig *rig) {
 		rig.Errorf("once: the caller got %v, answered by %q, want an answer by %s", err, by, want.by)
 	}
 	if want.lost {
-		rig.until("a serves again in another epoch", func() bool { s := rig.stat("a"); return s.Epoch > epoch && s.State == pool.Active })
+		rig.until("a serves again in another epoch", func() bool { s := rig.stat("a"); return s.Epoch > epoch && s.State == pool.Active && s.Sessions > 0 })
 		if n := rig.opens.Load(); n != 2 {
 			rig.Errorf("once: a's token was opened %d times, want 2", n)
 		}
