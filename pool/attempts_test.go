@@ -107,3 +107,29 @@ func TestWhatReachedNoTokenIsNoAttempt(t *testing.T) {
 		}
 	})
 }
+
+// What a lost worker takes with it is done by another member, and costs none of the retry budget: there are as many as there were calls.
+func TestALossCostsNothingOfTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newFaulty("a")
+		p := newPool(t, Config{}, a)
+		defer p.Close()
+		doing(a, hsmtest.Fault{Until: make(chan struct{})})
+		var all sync.WaitGroup
+		for range 6 { // two run, four wait
+			all.Go(func() {
+				if _, err := p.Do(t.Context(), nil, random16); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		if err := p.Add(MemberConfig{Name: "b", Sessions: 2, Open: opened(newFaulty("b"))}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		p.budget.saved = -1e9
+		a.Kill()
+		all.Wait()
+	})
+}
