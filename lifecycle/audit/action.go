@@ -28,6 +28,7 @@ const (
 
 	KEKMade      Action = "kek-made"
 	KEKInstalled Action = "kek-installed"
+	KEKForgotten Action = "kek-forgotten" // nothing can be sent under it any more; what tokens hold stays there
 
 	MemberAdded   Action = "member-added"
 	MemberChanged Action = "member-changed"
@@ -57,7 +58,7 @@ const (
 	BackupMade       Action = "backup-made"
 	BackupRestored   Action = "backup-restored"
 	ConfigChanged    Action = "config-changed"
-	NodeStarted      Action = "node-started"
+	NodeStarted      Action = "node-started" // public is the key that the node signs checkpoints with
 	NodeStopped      Action = "node-stopped"
 	LeaseTaken       Action = "lease-taken"
 )
@@ -138,6 +139,7 @@ var rules = map[Action]rule{
 
 	KEKMade:      {KindKEK, []string{"kcv"}, nil},
 	KEKInstalled: {KindKEK, []string{"kcv", "member"}, nil},
+	KEKForgotten: {KindKEK, nil, reasonOnly},
 
 	MemberAdded:   {KindMember, []string{"config", "driver"}, reasonOnly},
 	MemberChanged: {KindMember, []string{"config"}, reasonOnly},
@@ -168,7 +170,7 @@ var rules = map[Action]rule{
 	BackupMade:       {KindBackup, []string{"hash"}, []string{"size"}},
 	BackupRestored:   {KindBackup, []string{"hash", "size"}, reasonOnly},
 	ConfigChanged:    {KindConfig, []string{"hash"}, reasonOnly},
-	NodeStarted:      {KindNode, nil, reasonOnly},
+	NodeStarted:      {KindNode, nil, []string{"public", "reason"}},
 	NodeStopped:      {KindNode, nil, reasonOnly},
 	LeaseTaken:       {KindNode, []string{"epoch"}, nil},
 }

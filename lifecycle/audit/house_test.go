@@ -159,6 +159,9 @@ func everything() *house {
 	h.by(h.anna, MemberAdded, m, Details{Driver: "pkcs11", Config: HashOf([]byte("m1"))})
 	h.state[m] = &Details{Config: HashOf([]byte("m1"))}
 	h.add(BySystem, KEKInstalled, kek, Details{KCV: kcv, Member: "default/m1"})
+	root := Object{Kind: KindKEK, Name: "root/default/m0", ID: h.id()}
+	h.add(BySystem, KEKMade, root, Details{KCV: kcv})
+	h.by(h.anna, KEKForgotten, root, Details{})
 	gone := Object{Kind: KindMember, Name: "default/m0"}
 	h.by(h.anna, MemberAdded, gone, Details{Driver: "soft", Config: HashOf(nil)})
 	h.by(h.anna, MemberRemoved, gone, Details{})

@@ -106,7 +106,7 @@ func (r *Replay) do(e *Entry, bad badFunc) {
 		r.doKey(e, bad)
 	case PlanMade, PlanApproved, PlanRejected, PlanExecuted, PlanExpired:
 		r.doPlan(e, bad)
-	case KEKMade, KEKInstalled:
+	case KEKMade, KEKInstalled, KEKForgotten:
 		r.doKEK(e, bad)
 	case MemberAdded, MemberChanged, MemberDrained, MemberResumed, MemberRemoved, MemberLatched, LatchCleared:
 		r.doMember(e, bad)

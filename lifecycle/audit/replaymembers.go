@@ -13,6 +13,17 @@ func (r *Replay) doKEK(e *Entry, bad badFunc) {
 		r.kekIDs[e.Object.Name] = e.Object.ID
 		return
 	}
+	if e.Action == KEKForgotten {
+		switch {
+		case k == nil:
+			bad(CheckUnknown, "%s was forgotten and was never made", e.Object)
+		case r.kekIDs[e.Object.Name] != e.Object.ID:
+			bad(CheckUnknown, "%s has the ID %s, not %s", e.Object, r.kekIDs[e.Object.Name], e.Object.ID)
+		}
+		delete(r.keks, e.Object.Name)
+		delete(r.kekIDs, e.Object.Name)
+		return
+	}
 	switch {
 	case k == nil:
 		bad(CheckUnknown, "%s was installed at %s and was never made", e.Object, e.Details.Member)

@@ -47,7 +47,7 @@ func TestBrokenBundlesAreToldApart(t *testing.T) {
 	f(CheckForm, "the line is none that a bundle has", put(entry, part{`{"note":`, "1"}))
 	f(CheckForm, "belongs before others", put(entry, parts[1]))
 	f(CheckDamage, "stops before its end", bytes.Join(bytes.SplitAfter(whole, []byte("\n"))[:end], nil))
-	f(CheckDamage, "says that the log has 999", head(`"size":81`, `"size":999`))
+	f(CheckDamage, "says that the log has 999", head(`"size":83`, `"size":999`))
 	f(CheckDamage, "the file has no entries", render(t, []part{parts[0], parts[end]}))
 	f(CheckEncoding, "not in canonical form", put(entry, part{lineEntry, "{}"}))
 

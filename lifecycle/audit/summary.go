@@ -53,6 +53,7 @@ var phrases = map[Action]phrase{
 	KEKInstalled: {"installed", "install", func(e *Entry) string {
 		return fmt.Sprintf("%s at %s with check value %s", e.Object, e.Details.Member, e.Details.KCV)
 	}},
+	KEKForgotten: {"forgot", "forget", about},
 
 	MemberAdded:   {"added", "add", func(e *Entry) string { return fmt.Sprintf("%s (driver %s)", e.Object, e.Details.Driver) }},
 	MemberChanged: {"changed", "change", about},

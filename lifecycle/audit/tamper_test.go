@@ -424,6 +424,8 @@ func TestForbiddenHistoriesAreCaught(t *testing.T) {
 	f(CheckUnknown, ", which was never made", "a plan that was never made", without(PlanMade, 0))
 	f(CheckUnknown, "KEK pool/default was installed at default/m1 and was never made", "a KEK that was never made", without(KEKMade, 0))
 	f(CheckUnknown, "KEK pool/default has the ID", "another KEK under the same name", func(h *house) { find(h, KEKInstalled, 0).Object.ID[0]++ })
+	f(CheckUnknown, "KEK root/default/m0 was forgotten and was never made", "a KEK that was forgotten twice", again(KEKForgotten, 0))
+	f(CheckUnknown, "KEK root/default/m0 has the ID", "another KEK was forgotten", func(h *house) { find(h, KEKForgotten, 0).Object.ID[0]++ })
 	f(CheckDuplicate, "KEK pool/default was made a second time", "a KEK made twice", again(KEKMade, 0))
 	f(CheckDuplicate, "member default/m1 was added a second time", "a member added twice", again(MemberAdded, 0))
 	f(CheckDuplicate, "client app was created a second time", "a client created twice", again(ClientCreated, 0))
