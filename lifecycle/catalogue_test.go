@@ -12,6 +12,7 @@ import (
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 	"keyway/lifecycle/sqlstore"
+	"keyway/lifecycle/storetest"
 )
 
 // switched is a store that can be cut off.
@@ -46,7 +47,7 @@ func newCatalogue(t *testing.T, cfg lifecycle.CatalogueConfig) *lifecycle.Catalo
 func putKey(t testing.TB, s lifecycle.Store, name string, uses uint64) key.ID {
 	t.Helper()
 	id := key.NewID()
-	must(t, s.Update(context.Background(), func(tx lifecycle.Tx) error {
+	must(t, s.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
 		k := key.Key{ID: key.NewID(), Name: name, Algorithm: key.AES256, Usages: key.Wrap | key.Unwrap, Pool: "default", Created: time.Now()}
 		if err := tx.InsertKey(k); err != nil {
 			return err
@@ -58,7 +59,7 @@ func putKey(t testing.TB, s lifecycle.Store, name string, uses uint64) key.ID {
 			return err
 		}
 		return tx.SetPrimary(k.ID, 1)
-	}))
+	})))
 	return id
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 )
 
@@ -43,6 +44,10 @@ func (m *Manager) CreateClient(ctx context.Context, actor string, c key.Client) 
 		token = MintToken(TokenPrefix)
 		c.TokenHashes = []string{key.HashToken(token)}
 	}
+	created, err := clientEntry(audit.ClientCreated, &c)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	err = m.store.Update(ctx, func(tx Tx) error {
 		if _, err := tx.Client(c.Name); err == nil {
 			return fmt.Errorf("client %s %w", c.Name, ErrExists)
@@ -50,13 +55,29 @@ func (m *Manager) CreateClient(ctx context.Context, actor string, c key.Client) 
 		if err := certificatesFree(tx, c.CertHashes); err != nil {
 			return err
 		}
-		return tx.InsertClient(c)
+		if err := tx.InsertClient(c); err != nil {
+			return err
+		}
+		created.Actor = by(ctx, actor)
+		return tx.Append(created)
 	})
 	if err != nil {
 		return "", err
 	}
 	m.log.InfoContext(ctx, "client created", "actor", actor, "client", c.Name)
 	return token, nil
+}
+
+// clientEntry returns what the log says of a client. The error names what cannot be written.
+func clientEntry(a audit.Action, c *key.Client) (*audit.Entry, error) {
+	f, err := audit.ClientFact(c)
+	if err == nil {
+		_, err = f.Encode()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &audit.Entry{Action: a, Object: f.Object, Details: f.Details}, nil
 }
 
 // certificatesFree returns an error wrapping ErrExists when a client is known by one of the hashes already: a request
@@ -88,7 +109,14 @@ func (m *Manager) NewToken(ctx context.Context, actor, name string) (string, err
 			return err
 		}
 		c.TokenHashes = []string{key.HashToken(token)}
-		return tx.UpdateClient(*c)
+		if err := tx.UpdateClient(*c); err != nil {
+			return err
+		}
+		f, err := audit.ClientFact(c)
+		if err != nil {
+			return err
+		}
+		return tx.Append(&audit.Entry{Actor: by(ctx, actor), Action: audit.TokenIssued, Object: f.Object, Details: audit.Details{Tokens: f.Details.Tokens}})
 	})
 	if err != nil {
 		return "", err
@@ -99,7 +127,12 @@ func (m *Manager) NewToken(ctx context.Context, actor, name string) (string, err
 
 // DeleteClient removes a client. Its grants stay, without effect, for a client of the same name.
 func (m *Manager) DeleteClient(ctx context.Context, actor, name string) error {
-	err := m.store.Update(ctx, func(tx Tx) error { return tx.DeleteClient(name) })
+	err := m.store.Update(ctx, func(tx Tx) error {
+		if err := tx.DeleteClient(name); err != nil {
+			return err
+		}
+		return tx.Append(&audit.Entry{Actor: by(ctx, actor), Action: audit.ClientDeleted, Object: audit.Object{Kind: audit.KindClient, Name: audit.Name(name)}})
+	})
 	if err == nil {
 		m.log.InfoContext(ctx, "client deleted", "actor", actor, "client", name)
 	}
@@ -117,7 +150,17 @@ func (m *Manager) CreateGrant(ctx context.Context, actor string, g key.Grant) (k
 	if err := g.Check(); err != nil {
 		return g, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	err := m.store.Update(ctx, func(tx Tx) (err error) { g.ID, err = tx.InsertGrant(g); return err })
+	probe := g
+	probe.ID = 1
+	if _, err := audit.GrantFact(&probe).Encode(); err != nil { // what the log cannot say is not done
+		return g, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	err := m.store.Update(ctx, func(tx Tx) (err error) {
+		if g.ID, err = tx.InsertGrant(g); err != nil {
+			return err
+		}
+		return tx.Append(&audit.Entry{Actor: by(ctx, actor), Action: audit.GrantGiven, Object: grantObject(g.ID), Details: audit.GrantFact(&g).Details})
+	})
 	if err == nil {
 		m.log.InfoContext(ctx, "grant created", "actor", actor, "grant", g.ID, "client", g.Client, "group", g.Group, "pattern", g.Pattern, "usages", g.Usages.String())
 	}
@@ -126,7 +169,12 @@ func (m *Manager) CreateGrant(ctx context.Context, actor string, g key.Grant) (k
 
 // DeleteGrant removes a grant.
 func (m *Manager) DeleteGrant(ctx context.Context, actor string, id int64) error {
-	err := m.store.Update(ctx, func(tx Tx) error { return tx.DeleteGrant(id) })
+	err := m.store.Update(ctx, func(tx Tx) error {
+		if err := tx.DeleteGrant(id); err != nil {
+			return err
+		}
+		return tx.Append(&audit.Entry{Actor: by(ctx, actor), Action: audit.GrantWithdrawn, Object: grantObject(id)})
+	})
 	if err == nil {
 		m.log.InfoContext(ctx, "grant deleted", "actor", actor, "grant", id)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyway/hsm"
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 )
 
@@ -91,11 +92,44 @@ func (c *Custody) ensure(ctx context.Context, kind KEKKind, name string, s hsm.S
 	}
 	if k.KCV == nil {
 		k.KCV = kcv
-		err = c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.PutKEK(*k) })
+		err = c.putMade(ctx, k)
 	} else if !bytes.Equal(k.KCV, kcv) {
 		err = fmt.Errorf("%s KEK %q on the custody token is not the recorded one: its check value is %X, not %X", kind, name, kcv, k.KCV)
 	}
 	return k, err
+}
+
+// putMade records a KEK that is made now. Another gateway may have recorded the same one meanwhile.
+func (c *Custody) putMade(ctx context.Context, k *KEK, members ...string) error {
+	return c.cfg.Store.Update(ctx, func(tx Tx) error {
+		switch now, err := tx.KEK(k.Kind, k.Name); {
+		case err != nil:
+			return err
+		case now.ID != k.ID || now.KCV != nil && !bytes.Equal(now.KCV, k.KCV):
+			return fmt.Errorf("the %s KEK %q was changed by somebody else while it was made; it is tried again", k.Kind, k.Name)
+		case now.KCV != nil:
+			return nil
+		}
+		if err := tx.PutKEK(*k); err != nil {
+			return err
+		}
+		entries, err := kekMade(k, members...)
+		if err != nil {
+			return err
+		}
+		return tx.Append(entries...)
+	})
+}
+
+// installed says in the log that a KEK is on a member's token.
+func (c *Custody) installed(ctx context.Context, k *KEK, member string) error {
+	kcv, err := audit.KCVOf(k.KCV)
+	if err != nil {
+		return err
+	}
+	return c.cfg.Store.Update(ctx, func(tx Tx) error {
+		return tx.Append(&audit.Entry{Action: audit.KEKInstalled, Object: kekObject(k), Details: audit.Details{KCV: kcv, Member: audit.Name(member)}})
+	})
 }
 
 // alone returns what passes on a key that was just made as a token object, if it is the only one with this ID. Two gateways that share the
@@ -221,7 +255,13 @@ func (c *Custody) provision(ctx context.Context, pool, name string, t hsm.Keeper
 	if err != nil {
 		return fmt.Errorf("unwrapping the pool KEK: %w", err)
 	}
-	return c.compare(t, h, pk.KCV, "pool KEK of "+name)
+	if err := c.compare(t, h, pk.KCV, "pool KEK of "+name); err != nil {
+		return err
+	}
+	if err := c.installed(ctx, pk, name); err != nil { // what the log does not say is not there
+		return errors.Join(err, t.Destroy(h))
+	}
+	return nil
 }
 
 // compare destroys what has the wrong check value: a token must not keep a KEK that is not ours.

@@ -46,10 +46,11 @@ func TestEveryGatewayFollowsTheStoredMembers(t *testing.T) {
 		both(map[string]pool.State{"m1": pool.Active})
 
 		r := a.record("m1")
-		r.Pool, r.Sessions = "default", 5
+		r.Sessions = 5
 		a.add("m3")
 		time.Sleep(time.Second)
-		must(t, a.store.Update(ctx, func(tx lifecycle.Tx) error { return tx.PutMember(r) }))
+		_, err := lifecycle.RecordMembers(ctx, a.store, "default", []lifecycle.MemberRecord{r}, nil)
+		must(t, err)
 		time.Sleep(time.Second)
 		for _, m := range b.m.Stat().Members {
 			if m.Name == "m1" && m.Sessions != 5 {

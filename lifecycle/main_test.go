@@ -15,6 +15,7 @@ import (
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 	"keyway/lifecycle/sqlstore"
+	"keyway/lifecycle/storetest"
 )
 
 // tokenDir holds the SoftHSM tokens of this test binary: the library reads its configuration once in a process.
@@ -243,8 +244,10 @@ type works struct {
 	manager *lifecycle.Manager
 }
 
+// newWorks sees to it that at the end the log of the store says everything that was done.
 func newWorks(t testing.TB, store lifecycle.Store, tok hsm.Token, f *faults) *works {
 	t.Helper()
+	t.Cleanup(func() { storetest.CheckLog(t, store) })
 	w := &works{store: faultyStore{store, f}, token: newBench(tok, f)}
 	w.custody = lifecycle.NewCustody(lifecycle.CustodyConfig{Token: w.token, Store: w.store, AutoRoot: true})
 	w.manager = lifecycle.NewManager(lifecycle.ManagerConfig{Store: w.store, Custody: w.custody})

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 )
 
@@ -86,16 +87,29 @@ func (m *Manager) CreateKey(ctx context.Context, actor string, r KeyRequest) (*k
 		if err := tx.InsertKey(k); err != nil {
 			return err
 		}
-		return tx.InsertVersion(VersionRow{ID: key.NewID(), KeyID: k.ID, Number: 1, State: key.PreActive, Created: now})
+		who := by(ctx, actor)
+		if err := tx.Append(&audit.Entry{Actor: who, Action: audit.KeyCreated, Object: keyObject(&k), Details: audit.Details{Algorithm: k.Algorithm, Usages: k.Usages, Pool: audit.Name(k.Pool)}}); err != nil {
+			return err
+		}
+		return insertVersion(tx, who, &k, 1, now)
 	})
 	if err != nil {
 		return nil, err
 	}
-	out, err := m.activateNewest(ctx, r.Name)
+	out, err := m.activateNewest(ctx, actor, r.Name)
 	if err == nil {
 		m.log.InfoContext(ctx, "key created", "actor", actor, "key", r.Name, "algorithm", r.Algorithm, "pool", r.Pool)
 	}
 	return out, err
+}
+
+// insertVersion records a version that is yet to be generated.
+func insertVersion(tx Tx, who audit.Actor, k *key.Key, number uint32, now time.Time) error {
+	v := VersionRow{ID: key.NewID(), KeyID: k.ID, Number: number, State: key.PreActive, Created: now}
+	if err := tx.InsertVersion(v); err != nil {
+		return err
+	}
+	return tx.Append(&audit.Entry{Actor: who, Action: audit.VersionInserted, Object: audit.VersionObject(&key.Version{Name: k.Name, Number: number, ID: v.ID})})
 }
 
 // unfinished reports whether k was recorded and never generated.
@@ -120,12 +134,12 @@ func (m *Manager) Rotate(ctx context.Context, actor, name string) (*key.Key, err
 		if last.State == key.PreActive {
 			return nil
 		}
-		return tx.InsertVersion(VersionRow{ID: key.NewID(), KeyID: k.ID, Number: last.Number + 1, State: key.PreActive, Created: time.Now().UTC()})
+		return insertVersion(tx, by(ctx, actor), k, last.Number+1, time.Now().UTC())
 	})
 	if err != nil {
 		return nil, err
 	}
-	k, err := m.activateNewest(ctx, name)
+	k, err := m.activateNewest(ctx, actor, name)
 	if err == nil {
 		m.log.InfoContext(ctx, "key rotated", "actor", actor, "key", name, "version", k.Primary)
 	}
@@ -133,7 +147,7 @@ func (m *Manager) Rotate(ctx context.Context, actor, name string) (*key.Key, err
 }
 
 // activateNewest generates the pre-active newest version of a key and makes it the primary one. The caller holds making.
-func (m *Manager) activateNewest(ctx context.Context, name string) (*key.Key, error) {
+func (m *Manager) activateNewest(ctx context.Context, actor, name string) (*key.Key, error) {
 	var k *key.Key
 	if err := m.store.View(ctx, func(tx Tx) (err error) { k, err = tx.Key(name); return err }); err != nil {
 		return nil, err
@@ -144,7 +158,7 @@ func (m *Manager) activateNewest(ctx context.Context, name string) (*key.Key, er
 		return nil, fmt.Errorf("generating %s: %w; it stays pre-active, and the same command goes on with it", v.Ref(), err)
 	}
 	err = m.store.Update(ctx, func(tx Tx) error {
-		if err := activate(tx, v, mat, time.Now().UTC()); err != nil {
+		if err := activate(tx, by(ctx, actor), v, mat, time.Now().UTC()); err != nil {
 			return err
 		}
 		k, err = tx.Key(name)
@@ -159,7 +173,7 @@ func (m *Manager) activateNewest(ctx context.Context, name string) (*key.Key, er
 // activate gives v its material, and the place of the primary version so far. Generation took a while: v may have been
 // finished by another process that shares the store, and what it has protected since must still open, so
 // material that is there is never replaced.
-func activate(tx Tx, v *key.Version, mat Material, now time.Time) error {
+func activate(tx Tx, who audit.Actor, v *key.Version, mat Material, now time.Time) error {
 	k, err := tx.Key(v.Name)
 	if err != nil {
 		return err
@@ -173,29 +187,36 @@ func activate(tx Tx, v *key.Version, mat Material, now time.Time) error {
 	if current == nil || current.State != key.PreActive {
 		return fmt.Errorf("%w: %s was changed by somebody else while it was generated", key.ErrState, v.Ref())
 	}
-	next, err := key.Next(current.State, key.Activate)
-	if err != nil {
-		return err
-	}
 	if err := tx.SetMaterial(v.ID, mat); err != nil {
 		return err
 	}
-	if err := tx.SetState(v.ID, next, now); err != nil {
+	made := &audit.Entry{Actor: who, Action: audit.VersionGenerated, Object: audit.VersionObject(v)}
+	if mat.Public != nil {
+		made.Details.Public = audit.HashOf(mat.Public)
+	}
+	if err := tx.Append(made); err != nil {
+		return err
+	}
+	if _, err := setState(tx, who, current, key.Activate, now); err != nil {
 		return err
 	}
 	for _, old := range k.Versions {
 		if old.Number != k.Primary {
 			continue
 		}
-		end, err := key.Next(old.State, key.Deactivate)
-		if err != nil {
-			return err
-		}
-		if err := tx.SetState(old.ID, end, now); err != nil {
+		if _, err := setState(tx, who, old, key.Deactivate, now); err != nil {
 			return err
 		}
 	}
-	return tx.SetPrimary(k.ID, v.Number)
+	return setPrimary(tx, who, k, v.Number)
+}
+
+// setPrimary says which version of a key protects new data; 0 is none.
+func setPrimary(tx Tx, who audit.Actor, k *key.Key, version uint32) error {
+	if err := tx.SetPrimary(k.ID, version); err != nil {
+		return err
+	}
+	return tx.Append(&audit.Entry{Actor: who, Action: audit.PrimarySet, Object: keyObject(k), Details: audit.Details{Primary: audit.Number(version)}})
 }
 
 // Change moves one version to another state: Suspend disables it, Resume
@@ -211,15 +232,16 @@ func (m *Manager) Change(ctx context.Context, actor string, r key.Ref, e key.Eve
 		if err != nil {
 			return err
 		}
-		next, err := key.Next(v.State, e)
+		who := by(ctx, actor)
+		next, err := setState(tx, who, v, e, time.Now().UTC())
 		if err != nil {
-			return fmt.Errorf("%s: %w", v.Ref(), err)
-		}
-		if err := tx.SetState(v.ID, next, time.Now().UTC()); err != nil {
 			return err
 		}
-		if next == key.Destroyed || next == key.DestroyedCompromised {
+		if (next == key.Destroyed || next == key.DestroyedCompromised) && v.State != key.Destroyed {
 			if err := tx.EraseMaterial(v.ID); err != nil {
+				return err
+			}
+			if err := tx.Append(&audit.Entry{Actor: who, Action: audit.MaterialErased, Object: audit.VersionObject(v)}); err != nil {
 				return err
 			}
 		}
@@ -229,7 +251,7 @@ func (m *Manager) Change(ctx context.Context, actor string, r key.Ref, e key.Eve
 		}
 		// A suspended primary stays the primary one, so that resuming it undoes everything; any other end leaves none.
 		if k.Primary == v.Number && next != key.Active && next != key.Suspended {
-			if err := tx.SetPrimary(k.ID, 0); err != nil {
+			if err := setPrimary(tx, who, k, 0); err != nil {
 				return err
 			}
 			k.Primary = 0

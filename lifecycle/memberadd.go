@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"keyway/lifecycle/audit"
 )
 
 // AddOptions are what an operator says with the order to add a member.
@@ -46,7 +48,7 @@ func (m *Membership) Add(ctx context.Context, actor string, r MemberRecord, o Ad
 	if err := m.try(ctx, r, o, say); err != nil {
 		return Added{}, err
 	}
-	there, err := m.store(ctx, r)
+	there, err := m.store(ctx, actor, r)
 	if err == nil && !there {
 		m.cfg.Log.InfoContext(ctx, "member added", "actor", actor, "pool", r.Pool, "member", r.Name, "found", strings.Join(found(), "; "))
 	}
@@ -77,7 +79,7 @@ func stored(tx Tx, r MemberRecord) (bool, error) {
 }
 
 // store stores a member that has been tried and adds it to the pool. Another gateway may have stored it, or its token, meanwhile.
-func (m *Membership) store(ctx context.Context, r MemberRecord) (there bool, err error) {
+func (m *Membership) store(ctx context.Context, actor string, r MemberRecord) (there bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err = m.cfg.Store.Update(ctx, func(tx Tx) (err error) {
@@ -92,13 +94,13 @@ func (m *Membership) store(ctx context.Context, r MemberRecord) (there bool, err
 			bad.Member = r.Name
 			return bad
 		}
-		return tx.PutMember(r)
+		return putMember(tx, by(ctx, actor), nil, &r)
 	})
 	if err != nil || there {
 		return there, err
 	}
 	if err := m.add(r); err != nil {
-		undo := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(r.Pool, r.Name) })
+		undo := m.cfg.Store.Update(ctx, func(tx Tx) error { return deleteMember(tx, audit.Actor{}, r.Pool, r.Name, "the pool does not take it") })
 		return false, errors.Join(err, undo)
 	}
 	return false, nil

@@ -26,22 +26,22 @@ const orderTime = 90 * time.Second
 // Drain takes a member out of use; see pool.Pool.Drain. It is stored when it is decided, so that other gateways follow at once,
 // and waits for the work that is under way here, unless told not to. Draining a drained member does nothing.
 func (m *Membership) Drain(ctx context.Context, actor, name string, o Order) error {
-	if err := m.beginDrain(ctx, name, o.Force); err != nil {
+	if err := m.beginDrain(ctx, actor, name, o.Force); err != nil {
 		return err
 	}
 	if o.NoWait {
-		m.later(name, func(ctx context.Context) error { return m.finishDrain(ctx, actor, name) })
+		m.later(ctx, name, func(ctx context.Context) error { return m.finishDrain(ctx, actor, name) })
 		return nil
 	}
 	return m.finishDrain(ctx, actor, name)
 }
 
 // later goes on with an order in the background, one after the other for each member.
-func (m *Membership) later(name string, f func(context.Context) error) {
+func (m *Membership) later(order context.Context, name string, f func(context.Context) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.move(name, func() {
-		ctx, cancel := context.WithTimeout(m.life, orderTime)
+		ctx, cancel := context.WithTimeout(sameAuth(m.life, order), orderTime)
 		defer cancel()
 		if err := f(ctx); err != nil && !errors.Is(err, pool.ErrClosed) {
 			m.cfg.Log.Warn("an order to a member ended with an error", "pool", m.cfg.PoolName, "member", name, "error", err)
@@ -78,7 +78,7 @@ func (m *Membership) finishDrain(ctx context.Context, actor, name string) error 
 }
 
 // beginDrain decides that a member goes, and stores it.
-func (m *Membership) beginDrain(ctx context.Context, name string, force bool) error {
+func (m *Membership) beginDrain(ctx context.Context, actor, name string, force bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	// Of one that is draining it was decided already, and the pool would answer only when it is drained.
@@ -88,7 +88,7 @@ func (m *Membership) beginDrain(ctx context.Context, name string, force bool) er
 			return err
 		}
 	}
-	err := m.change(context.WithoutCancel(ctx), name, func(r *MemberRecord) { r.Drained = true })
+	err := m.change(context.WithoutCancel(ctx), actor, name, func(r *MemberRecord) { r.Drained = true })
 	if err != nil && !draining {
 		return errors.Join(err, m.cfg.Pool.Resume(name)) // nothing was changed
 	}
@@ -113,7 +113,7 @@ func (m *Membership) Resume(ctx context.Context, actor, name string) error {
 		return err
 	}
 	m.cfg.Log.InfoContext(ctx, "member resumed", "actor", actor, "pool", m.cfg.PoolName, "member", name)
-	return m.change(ctx, name, func(r *MemberRecord) { r.Drained = false })
+	return m.change(ctx, actor, name, func(r *MemberRecord) { r.Drained = false })
 }
 
 // ClearLatch lets a latched member log in once more, after a person has set its PIN right. For one that is latched neither in the
@@ -124,7 +124,7 @@ func (m *Membership) ClearLatch(ctx context.Context, actor, name string) error {
 	latched := m.state(name) == pool.Latched
 	// Stored first: should the login fail again at once, its latch is stored after this.
 	var after MemberRecord
-	err := m.change(ctx, name, func(r *MemberRecord) {
+	err := m.change(ctx, actor, name, func(r *MemberRecord) {
 		if r.Latched != "" || latched {
 			r.Latched = ""
 			r.Clears++
@@ -174,7 +174,7 @@ func (m *Membership) Remove(ctx context.Context, actor, name string, o Order) er
 	if state == pool.Latched { // which has no work, and cannot be drained
 		return m.finishRemove(ctx, actor, name, o, nil)
 	}
-	if err := m.beginDrain(ctx, name, o.Force); err != nil {
+	if err := m.beginDrain(ctx, actor, name, o.Force); err != nil {
 		return err
 	}
 	finish := func(ctx context.Context) error {
@@ -185,7 +185,7 @@ func (m *Membership) Remove(ctx context.Context, actor, name string, o Order) er
 		return m.finishRemove(ctx, actor, name, o, late)
 	}
 	if o.NoWait {
-		m.later(name, finish)
+		m.later(ctx, name, finish)
 		return nil
 	}
 	return finish(ctx)
@@ -198,12 +198,12 @@ func (m *Membership) finishRemove(ctx context.Context, actor, name string, o Ord
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderTime) // half of it would be worse
 	defer cancel()
 	if o.ForgetToken { // first: after it failed the same order can be given again
-		if err := m.forgetRoot(ctx, name); err != nil && !errors.Is(err, key.ErrNotFound) {
+		if err := m.forgetRoot(ctx, actor, name); err != nil && !errors.Is(err, key.ErrNotFound) {
 			return errors.Join(late, fmt.Errorf("the Root KEK of member %s is not forgotten, and the member is drained but not removed: %w", name, err))
 		}
 	}
 	// The store first: a member that only the pool has is gone after the next start.
-	if err := m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteMember(m.cfg.PoolName, name) }); err != nil {
+	if err := m.cfg.Store.Update(ctx, func(tx Tx) error { return deleteMember(tx, by(ctx, actor), m.cfg.PoolName, name, "") }); err != nil {
 		return errors.Join(late, err)
 	}
 	m.cfg.Log.InfoContext(ctx, "member removed", "actor", actor, "pool", m.cfg.PoolName, "member", name, "token_forgotten", o.ForgetToken)
@@ -223,7 +223,7 @@ func (m *Membership) forgetGone(ctx context.Context, actor, name string) error {
 			return fmt.Errorf("%w %s of pool %s was added elsewhere a moment ago: try again", pool.ErrMember, name, m.cfg.PoolName)
 		}
 	}
-	err = m.forgetRoot(ctx, name)
+	err = m.forgetRoot(ctx, actor, name)
 	if errors.Is(err, key.ErrNotFound) {
 		return fmt.Errorf("pool %s has no member %s, and knows no token of that name: %w", m.cfg.PoolName, name, key.ErrNotFound)
 	}
@@ -233,10 +233,10 @@ func (m *Membership) forgetGone(ctx context.Context, actor, name string) error {
 	return err
 }
 
-func (m *Membership) forgetRoot(ctx context.Context, name string) error {
+func (m *Membership) forgetRoot(ctx context.Context, actor, name string) error {
 	name = m.cfg.PoolName + "/" + name
 	if m.cfg.Custody != nil {
-		return m.cfg.Custody.ForgetRoot(ctx, name)
+		return m.cfg.Custody.ForgetRoot(ctx, actor, name)
 	}
-	return m.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteKEK(KEKRoot, name) })
+	return m.cfg.Store.Update(ctx, func(tx Tx) error { return deleteRoot(tx, by(ctx, actor), name) })
 }

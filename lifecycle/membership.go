@@ -3,14 +3,11 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"reflect"
 	"sync"
 	"time"
 
 	"keyway/hsm"
-	"keyway/lifecycle/key"
 	"keyway/pool"
 )
 
@@ -105,7 +102,7 @@ func (m *Membership) vouchOnce(ctx context.Context, name string) context.Context
 func (m *Membership) storeLatch(name, reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := m.change(ctx, name, func(r *MemberRecord) {
+	err := m.change(ctx, "", name, func(r *MemberRecord) {
 		r.Latched = reason
 		m.pins.latched(*r) // nor is it tried again when the member is removed and added anew
 	})
@@ -115,23 +112,8 @@ func (m *Membership) storeLatch(name, reason string) {
 }
 
 // change changes a stored member. When f changes nothing, nothing is stored.
-func (m *Membership) change(ctx context.Context, name string, f func(*MemberRecord)) error {
-	return m.cfg.Store.Update(ctx, func(tx Tx) error {
-		all, err := tx.Members(m.cfg.PoolName)
-		if err != nil {
-			return err
-		}
-		for _, r := range all {
-			if r.Name == name {
-				was := r
-				if f(&r); reflect.DeepEqual(r, was) {
-					return nil
-				}
-				return tx.PutMember(r)
-			}
-		}
-		return fmt.Errorf("member %s of pool %s: %w", name, m.cfg.PoolName, key.ErrNotFound)
-	})
+func (m *Membership) change(ctx context.Context, actor, name string, f func(*MemberRecord)) error {
+	return changeMember(ctx, m.cfg.Store, actor, m.cfg.PoolName, name, f)
 }
 
 // Stat returns the pool's statistics.

@@ -101,9 +101,8 @@ func (s *site) add(name string) {
 // plant stores a member without trying it, as the configuration file does.
 func (s *site) plant(name string) {
 	s.t.Helper()
-	r := s.record(name)
-	r.Pool = "default"
-	must(s.t, s.store.Update(context.Background(), func(tx lifecycle.Tx) error { return tx.PutMember(r) }))
+	_, err := lifecycle.RecordMembers(context.Background(), s.store, "default", []lifecycle.MemberRecord{s.record(name)}, nil)
+	must(s.t, err)
 	must(s.t, s.m.Reconcile(context.Background()))
 }
 

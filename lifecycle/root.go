@@ -39,7 +39,7 @@ func (c *Custody) root(ctx context.Context, name string, t hsm.Keeper) (*KEK, er
 		return nil, fmt.Errorf("giving %s its Root KEK: %w", name, err)
 	}
 	c.cfg.Log.WarnContext(ctx, "made a Root KEK without a ceremony; this is for development only", "member", name)
-	return k, c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.PutKEK(*k) })
+	return k, c.putMade(ctx, k, name)
 }
 
 // exchangeRoot puts the Root KEK k on a member's token by public-key exchange, and returns its check value: the member
@@ -104,7 +104,7 @@ func (c *Custody) exchangeRoot(ctx context.Context, k *KEK, t hsm.Keeper) ([]byt
 // ForgetRoot destroys the Root KEK of the member called name (pool/member) on the custody token, and forgets it: nothing can be
 // sent to that member's token any more. What the token holds stays there. It is an error wrapping
 // key.ErrNotFound when none is recorded. After a failure it can be called again.
-func (c *Custody) ForgetRoot(ctx context.Context, name string) error {
+func (c *Custody) ForgetRoot(ctx context.Context, actor, name string) error {
 	var k *KEK
 	if err := c.cfg.Store.View(ctx, func(tx Tx) (err error) { k, err = tx.KEK(KEKRoot, name); return err }); err != nil {
 		return err
@@ -122,5 +122,5 @@ func (c *Custody) ForgetRoot(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("destroying the Root KEK of %s (CKA_ID %s) on the custody token: %w", name, k.ID, err)
 	}
-	return c.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteKEK(KEKRoot, name) })
+	return c.cfg.Store.Update(ctx, func(tx Tx) error { return deleteRoot(tx, by(ctx, actor), name) })
 }

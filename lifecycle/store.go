@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 )
 
@@ -16,6 +17,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrNoCustody: the command needs a custody token and none is configured.
 	ErrNoCustody = errors.New("no custody token is configured: keys are made in it, so add a custody section to the configuration")
+	// ErrUnaudited: a transaction changed something and said nothing of it in the audit log, so nothing was changed. It is a mistake in this program.
+	ErrUnaudited = errors.New("a change without an entry in the audit log was not made")
 	// ErrUnavailable: the database cannot be reached, or too many others are changing it. Nothing was changed here; the same once
 	// more, later, is right.
 	ErrUnavailable = errors.New("the store does not answer")
@@ -30,6 +33,8 @@ type Store interface {
 	View(ctx context.Context, f func(Tx) error) error
 	// Update runs f in one serialisable transaction: all of it is durable when Update returns nil, none of it
 	// otherwise, but for an error wrapping ErrOutcomeUnknown. f may be run again after a conflict, so it must have no other effects.
+	// A transaction that changes keys, versions, clients, grants, KEKs or members and appends nothing to the log is an ErrUnaudited. Uses,
+	// leases and jobs, KEKs that are only begun and turns are bookkeeping, and exempt.
 	Update(ctx context.Context, f func(Tx) error) error
 	Close() error
 }
@@ -79,6 +84,23 @@ type Tx interface {
 	AllMembers() ([]MemberRecord, error) // of every pool, by pool and name
 	// KeysInUse tells what kinds of keys a pool has, keys of which no version has material left out.
 	KeysInUse(pool string) ([]KeysInUse, error)
+
+	// Append puts entries at the end of the audit log. Changes come before it in a transaction. It sets their Seq and, where they have none, Time, Node, Actor
+	// (this node itself) and Outcome (done).
+	Append(entries ...*audit.Entry) error
+	// LogSize returns the number of entries in the log.
+	LogSize() (int64, error)
+	// Entries reads up to limit entries in their canonical form. An entry that is missing before others is an error that names it.
+	Entries(from int64, limit int) ([][]byte, error)
+	// ReadHashes reads hashes of the log's tree by their index in it.
+	ReadHashes(indexes []int64) ([]audit.TreeHash, error)
+	// PutCheckpoint keeps a signed checkpoint; Checkpoints reads those of more than after entries, by size; LastCheckpoint the largest one.
+	PutCheckpoint(size int64, note []byte) error
+	Checkpoints(after int64, limit int) ([][]byte, error)
+	LastCheckpoint() ([]byte, error)
+	// PutLogKey remembers the public key of a node, as verifiers write it; LogKeys returns all of them.
+	PutLogKey(verifier string) error
+	LogKeys() ([]string, error)
 
 	// AcquireLease takes a lease that nobody has, for ttl, and raises its epoch. ErrLeaseHeld.
 	AcquireLease(name, holder string, ttl time.Duration) (Lease, error)

@@ -27,22 +27,11 @@ type custodyMember struct {
 // newCustodyMember opens the custody token in the background. Its latch is kept in the store.
 func newCustodyMember(ctx context.Context, store lifecycle.Store, tok *tokens, r lifecycle.MemberRecord, log *slog.Logger) (*custodyMember, error) {
 	r.Pool = custodyPool
-	c := &custodyMember{store: store, record: r, log: log}
-	err := store.Update(ctx, func(tx lifecycle.Tx) error {
-		stored, err := tx.Members(custodyPool)
-		if err != nil {
-			return err
-		}
-		for _, old := range stored {
-			if old.Name == r.Name {
-				c.record.Latched = old.Latched
-			}
-		}
-		return tx.PutMember(c.record)
-	})
+	stored, err := lifecycle.RecordMembers(ctx, store, custodyPool, []lifecycle.MemberRecord{r}, nil)
 	if err != nil {
 		return nil, err
 	}
+	c := &custodyMember{store: store, record: stored[0], log: log}
 	// Making an RSA key takes a token seconds, some much longer.
 	if c.pool, err = pool.New(pool.Config{Name: custodyPool, OpTimeout: time.Minute, Log: log}); err != nil {
 		return nil, err
@@ -67,15 +56,9 @@ func newCustodyMember(ctx context.Context, store lifecycle.Store, tok *tokens, r
 func (c *custodyMember) storeLatch(_, reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := c.latch(ctx, reason); err != nil {
+	if err := lifecycle.LatchMember(ctx, c.store, "", custodyPool, c.record.Name, reason); err != nil {
 		c.log.Error("the custody token's latch could not be stored and would not survive a restart", "error", err)
 	}
-}
-
-func (c *custodyMember) latch(ctx context.Context, reason string) error {
-	r := c.record
-	r.Latched = reason
-	return c.store.Update(ctx, func(tx lifecycle.Tx) error { return tx.PutMember(r) })
 }
 
 var errCustody = fmt.Errorf("%w: the custody token is set up in the configuration file", lifecycle.ErrInvalid)
@@ -106,7 +89,7 @@ func (c *custodyMember) ClearLatch(ctx context.Context, actor, name string) erro
 	if m := c.pool.Stat().Members; len(m) != 1 || m[0].State != pool.Latched {
 		return nil
 	}
-	if err := c.latch(ctx, ""); err != nil {
+	if err := lifecycle.LatchMember(ctx, c.store, actor, custodyPool, c.record.Name, ""); err != nil {
 		return err
 	}
 	c.log.InfoContext(ctx, "latch cleared", "actor", actor, "pool", custodyPool, "member", name)

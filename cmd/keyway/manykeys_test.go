@@ -21,6 +21,7 @@ import (
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 	"keyway/lifecycle/sqlstore"
+	"keyway/lifecycle/storetest"
 )
 
 // Bounds that the node of TestManyKeys is given.
@@ -153,7 +154,7 @@ func fill(t *testing.T, path string, n int) {
 	m := lifecycle.Material{Master: model.Blob, Blob: model.Blob, Mechanism: model.BlobMechanism}
 	const batch = 5000
 	for from := 0; from < n; from += batch {
-		err := s.Update(ctx, func(tx lifecycle.Tx) error {
+		err := s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) error {
 			for i := from; i < min(n, from+batch); i++ {
 				k := key.Key{ID: key.NewID(), Name: manyName(i), Algorithm: model.Algorithm, Usages: model.Usages, Pool: model.Pool, Primary: 1, Created: time.Now()}
 				v := lifecycle.VersionRow{ID: key.NewID(), KeyID: k.ID, Number: 1, State: key.Active, Created: k.Created}
@@ -168,7 +169,7 @@ func fill(t *testing.T, path string, n int) {
 				}
 			}
 			return nil
-		})
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}

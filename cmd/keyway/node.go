@@ -205,7 +205,7 @@ func (n *node) openPool(ctx context.Context, tok *tokens, c *poolConfig) error {
 	n.defers(func(context.Context) error { return p.Close() })
 	m := lifecycle.NewMembership(lifecycle.MembershipConfig{Store: n.store, Pool: p, PoolName: c.Name, KEK: kek, Custody: n.custody, Open: tok.opener, Stats: n.stats, Log: n.log})
 	n.members[c.Name], n.admins[c.Name] = m, m
-	if err := n.recordMembers(ctx, c); err != nil {
+	if _, err := lifecycle.RecordMembers(ctx, n.store, c.Name, c.Members, c.forget); err != nil {
 		return err
 	}
 	n.defers(func(context.Context) error { m.Close(); return nil })
@@ -223,32 +223,4 @@ func (n *node) stats() []pool.Stat {
 		all = append(all, m.Stat())
 	}
 	return all
-}
-
-// recordMembers puts the file's members into the store: the file decides how their tokens are found, the store
-// whether they are drained or latched. Members that the file does not name stay: operators added them.
-func (n *node) recordMembers(ctx context.Context, c *poolConfig) error {
-	return n.store.Update(ctx, func(tx lifecycle.Tx) error {
-		stored, err := tx.Members(c.Name)
-		if err != nil {
-			return err
-		}
-		for _, r := range c.Members {
-			r.Pool = c.Name
-			for _, old := range stored {
-				if old.Name == r.Name {
-					r.Drained, r.Latched, r.Clears = old.Drained, old.Latched, old.Clears
-				}
-			}
-			if err := tx.PutMember(r); err != nil {
-				return err
-			}
-		}
-		for _, name := range c.forget {
-			if err := tx.DeleteMember(c.Name, name); err != nil && !errors.Is(err, key.ErrNotFound) {
-				return err
-			}
-		}
-		return nil
-	})
 }

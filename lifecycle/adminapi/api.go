@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"keyway/lifecycle"
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 	"keyway/pool"
 )
@@ -90,7 +91,7 @@ func New(cfg Config) *API {
 	})
 	if cfg.Metrics != nil {
 		m.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-			if _, ok := a.actor(r); !ok && !cfg.OpenMetrics {
+			if _, _, ok := a.actor(r); !ok && !cfg.OpenMetrics {
 				a.refuse(w, r, problem(kindUnauthenticated, "send Authorization: Bearer and an operator's token, or a client certificate"))
 				return
 			}
@@ -156,14 +157,14 @@ type created struct{ v any }
 // bound finds out who asks, bounds the request's size and time, and writes what became of it.
 func (a *API) bound(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		actor, ok := a.actor(r)
+		actor, auth, ok := a.actor(r)
 		if !ok {
 			a.cfg.Log.WarnContext(r.Context(), "admin request without identity", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr)
 			w.Header().Set("WWW-Authenticate", `Bearer realm="keyway admin"`)
 			a.refuse(w, r, problem(kindUnauthenticated, "send Authorization: Bearer and an operator's token, or a client certificate"))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
+		ctx, cancel := context.WithTimeout(lifecycle.WithAuth(r.Context(), auth), maxTime)
 		defer cancel()
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		v, err := a.run(h, &call{ctx: ctx, actor: actor, r: r})
@@ -196,9 +197,9 @@ func (a *API) run(h handler, c *call) (v any, err error) {
 	return h(c)
 }
 
-// actor returns who sent r. Every configured hash is compared, each in constant time.
-func (a *API) actor(r *http.Request) (string, bool) {
-	name, found := "", 0
+// actor returns who sent r, and how that is known. Every configured hash is compared, each in constant time.
+func (a *API) actor(r *http.Request) (name string, auth audit.Auth, ok bool) {
+	found := 0
 	match := func(hash string, want func(Admin) string) {
 		for _, x := range a.cfg.Admins {
 			if h := want(x); h != "" && subtle.ConstantTimeCompare([]byte(hash), []byte(h)) == 1 {
@@ -207,14 +208,16 @@ func (a *API) actor(r *http.Request) (string, bool) {
 		}
 	}
 	if h := r.Header.Get("Authorization"); h != "" {
+		auth = audit.ByToken
 		if token, ok := strings.CutPrefix(h, "Bearer "); ok {
 			match(key.HashToken(token), func(x Admin) string { return x.TokenHash })
 		}
 	} else if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		auth = audit.ByCertificate
 		h := sha256.Sum256(r.TLS.VerifiedChains[0][0].RawSubjectPublicKeyInfo)
 		match(hex.EncodeToString(h[:]), func(x Admin) string { return x.CertHash })
 	}
-	return name, found == 1
+	return name, auth, found == 1
 }
 
 // flag reads a boolean of the query: present without a value is true.

@@ -25,7 +25,7 @@ import (
 const backupVersion = 1
 
 // backupTables are the tables of a backup in the order in which they are restored. What is not here is goose's, and the empty table of turns.
-var backupTables = []string{"epoch", "keys", "versions", "keks", "clients", "grants", "members", "leases", "jobs"}
+var backupTables = []string{"epoch", "keys", "versions", "keks", "clients", "grants", "members", "leases", "jobs", "audit_head", "audit_leaves", "audit_hashes", "audit_checkpoints", "audit_keys"}
 
 type backupHead struct {
 	Version int       `json:"keyway_backup"`

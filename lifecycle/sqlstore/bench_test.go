@@ -10,6 +10,7 @@ import (
 
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
+	"keyway/lifecycle/storetest"
 	"keyway/lifecycle/storetest/pgtest"
 )
 
@@ -34,7 +35,7 @@ func benchVersions(b *testing.B, s *Store, n int) []key.ID {
 	ids := make([]key.ID, n)
 	const batch = 5000
 	for from := 0; from < n; from += batch {
-		err := s.Update(context.Background(), func(tx lifecycle.Tx) error {
+		err := s.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
 			for i := from; i < min(n, from+batch); i++ {
 				k := key.Key{ID: key.NewID(), Name: fmt.Sprintf("k%07d", i), Algorithm: key.AES256, Pool: "default", Created: time.Now()}
 				ids[i] = key.NewID()
@@ -52,7 +53,7 @@ func benchVersions(b *testing.B, s *Store, n int) []key.ID {
 				}
 			}
 			return nil
-		})
+		}))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -95,7 +96,7 @@ func BenchmarkUpdate(b *testing.B) {
 			b.RunParallel(func(p *testing.PB) {
 				id := <-next
 				for p.Next() {
-					if err := s.Update(ctx, func(tx lifecycle.Tx) error { return tx.SetState(id, key.Active, time.Now()) }); err != nil {
+					if err := s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) error { return tx.SetState(id, key.Active, time.Now()) })); err != nil {
 						b.Error(err)
 					}
 				}

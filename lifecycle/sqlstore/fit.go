@@ -1,6 +1,10 @@
 package sqlstore
 
 import (
+	"database/sql"
+	"errors"
+	"fmt"
+
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
 )
@@ -27,7 +31,16 @@ func (t *transaction) KEKs(kind lifecycle.KEKKind) ([]lifecycle.KEK, error) {
 }
 
 func (t *transaction) DeleteKEK(kind lifecycle.KEKKind, name string) error {
-	return t.one(string(kind)+" KEK "+name, "DELETE FROM keks WHERE kind = ? AND name = ?", string(kind), name)
+	if err := t.raise(); err != nil {
+		return err
+	}
+	var kcv []byte
+	err := t.returning("DELETE FROM keks WHERE kind = ? AND name = ? RETURNING kcv", string(kind), name).Scan(&kcv)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%s KEK %s: %w", kind, name, key.ErrNotFound)
+	}
+	t.changed = t.changed || kcv != nil
+	return err
 }
 
 func (t *transaction) AllMembers() ([]lifecycle.MemberRecord, error) {

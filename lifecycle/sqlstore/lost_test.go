@@ -12,6 +12,7 @@ import (
 
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
+	"keyway/lifecycle/storetest"
 	"keyway/lifecycle/storetest/pgtest"
 )
 
@@ -116,7 +117,7 @@ func TestALostCommitIsOfUnknownOutcome(t *testing.T) {
 		err := s.Update(context.Background(), func(tx lifecycle.Tx) error {
 			runs++
 			defer c.cut.Store(true) // the next thing on this link is the commit
-			return tx.InsertClient(key.Client{Name: name})
+			return storetest.Noted(func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: name}) })(tx)
 		})
 		if !errors.Is(err, lifecycle.ErrOutcomeUnknown) || runs != 1 {
 			t.Errorf("the commit's %s is lost: after %d runs %v", name, runs, err)
@@ -137,13 +138,13 @@ func TestALinkLostBeforeTheCommitIsMadeAnew(t *testing.T) {
 	k, p := newLink(t, server, db)
 	s := openPostgres(t, p)
 	runs := 0
-	err := s.Update(context.Background(), func(tx lifecycle.Tx) error {
+	err := s.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
 		runs++
 		if runs == 1 {
 			k.cutAnswer.Store(true)
 		}
 		return tx.InsertClient(key.Client{Name: "app"})
-	})
+	}))
 	if err != nil || runs != 2 || !hasClient(t, s, "app") {
 		t.Errorf("after %d runs: %v", runs, err)
 	}
@@ -167,18 +168,18 @@ func TestAHungDatabaseTakesItsCallersTime(t *testing.T) {
 	db := server.Database(t)
 	s := openPostgres(t, Postgres{DSN: server.DSN(db)})
 	blocker := openPostgres(t, Postgres{DSN: server.DSN(db), standing: time.Minute})
-	err := blocker.Update(context.Background(), func(tx lifecycle.Tx) error {
+	err := blocker.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
 		if err := tx.InsertClient(key.Client{Name: "a"}); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
-		err := s.Update(ctx, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "b"}) })
+		err := s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "b"}) }))
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, lifecycle.ErrOutcomeUnknown) {
 			t.Errorf("got %v", err)
 		}
 		return nil
-	})
+	}))
 	if err != nil || hasClient(t, s, "b") {
 		t.Errorf("%v", err)
 	}
@@ -202,12 +203,12 @@ func TestAKilledDatabaseComesBack(t *testing.T) {
 		acknowledged[w], unknown[w] = map[int]bool{}, map[int]bool{}
 		wg.Go(func() {
 			for i := 0; !stop.Load(); i++ {
-				err := s.Update(context.Background(), func(tx lifecycle.Tx) error {
+				err := s.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
 					if err := tx.InsertClient(key.Client{Name: fmt.Sprintf("w%d-%d-a", w, i)}); err != nil {
 						return err
 					}
 					return tx.InsertClient(key.Client{Name: fmt.Sprintf("w%d-%d-b", w, i)})
-				})
+				}))
 				switch {
 				case err == nil:
 					acknowledged[w][i] = true

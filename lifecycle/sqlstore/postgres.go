@@ -99,7 +99,7 @@ func OpenPostgres(ctx context.Context, p Postgres) (*Store, error) {
 		db.SetConnMaxLifetime(30 * time.Minute) // so that a node finds its way back after a fail-over
 		return db
 	}
-	s := &Store{read: pool(p.MaxConns), write: pool(maxWriters), dialect: postgresDialect}
+	s := &Store{read: pool(p.MaxConns), write: pool(maxWriters), dialect: postgresDialect, node: hostNode()}
 	s.feed = newFeed(func(ctx context.Context) (*pgx.Conn, error) {
 		c := cfg.Copy()
 		if err := p.password(ctx, c); err != nil {
@@ -226,5 +226,8 @@ func (s *Store) preparePostgres(ctx context.Context, p Postgres) error {
 			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // not back into the pool as it is
 		}
 	}()
-	return migrate(ctx, goose.DialectPostgres, s.write)
+	if err := migrate(ctx, goose.DialectPostgres, s.write); err != nil {
+		return err
+	}
+	return lifecycle.BeginLog(ctx, s)
 }

@@ -51,7 +51,7 @@ func refused(t *testing.T, p Postgres) string {
 }
 
 func addClient(s *Store, name string) error {
-	return s.Update(context.Background(), func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: name}) })
+	return s.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: name}) }))
 }
 
 func hasClient(t *testing.T, s *Store, name string) bool {
@@ -223,7 +223,7 @@ func TestANodeThatStandsStillIsPassed(t *testing.T) {
 	paused := openPostgres(t, Postgres{DSN: dsn, standing: 200 * time.Millisecond})
 	other := openPostgres(t, Postgres{DSN: dsn})
 	runs := 0
-	err := paused.Update(context.Background(), func(tx lifecycle.Tx) error {
+	err := paused.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
 		runs++
 		if err := tx.InsertClient(key.Client{Name: "slow"}); err != nil {
 			return err
@@ -236,7 +236,7 @@ func TestANodeThatStandsStillIsPassed(t *testing.T) {
 		}
 		_, err := tx.Client("slow")
 		return err
-	})
+	}))
 	if err != nil || runs != 2 {
 		t.Errorf("after %d runs: %v", runs, err)
 	}

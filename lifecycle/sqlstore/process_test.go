@@ -13,6 +13,7 @@ import (
 
 	"keyway/lifecycle"
 	"keyway/lifecycle/key"
+	"keyway/lifecycle/storetest"
 	"keyway/lifecycle/storetest/pgtest"
 )
 
@@ -43,7 +44,7 @@ func work(path, name string) error {
 		return err
 	}
 	for i := range changes {
-		err := s.Update(ctx, func(tx lifecycle.Tx) error {
+		err := s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) error {
 			v, err := tx.Version(key.Ref{Name: "shared"})
 			if err != nil {
 				return err
@@ -52,7 +53,7 @@ func work(path, name string) error {
 				return err
 			}
 			return tx.InsertKey(key.Key{ID: key.NewID(), Name: fmt.Sprintf("%s-%03d", name, i), Algorithm: key.AES256, Pool: "default", Created: time.Now()})
-		})
+		}))
 		if err != nil {
 			return fmt.Errorf("change %d: %w", i, err)
 		}
@@ -126,8 +127,8 @@ func TestProcessesShareOneFile(t *testing.T) {
 // shared puts the key "shared" in and returns the epoch.
 func shared(t *testing.T, s *Store, id key.ID) (epoch uint64) {
 	t.Helper()
-	err := s.Update(context.Background(), func(tx lifecycle.Tx) error {
-		k := key.Key{ID: key.NewID(), Name: "shared", Algorithm: key.AES256, Pool: "default", Created: time.Now()}
+	err := s.Update(context.Background(), storetest.Noted(func(tx lifecycle.Tx) error {
+		k := key.Key{ID: key.NewID(), Name: "shared", Algorithm: key.AES256, Usages: key.Wrap | key.Unwrap, Pool: "default", Created: time.Now()}
 		if err := tx.InsertKey(k); err != nil {
 			return err
 		}
@@ -135,7 +136,7 @@ func shared(t *testing.T, s *Store, id key.ID) (epoch uint64) {
 			return err
 		}
 		return tx.SetPrimary(k.ID, 1)
-	})
+	}))
 	if err == nil {
 		err = s.View(context.Background(), func(tx lifecycle.Tx) (err error) { epoch, err = tx.Epoch(); return err })
 	}

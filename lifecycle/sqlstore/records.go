@@ -81,6 +81,7 @@ func (t *transaction) InsertGrant(g key.Grant) (id int64, err error) {
 	if err := t.raise(); err != nil {
 		return 0, err
 	}
+	t.changed = true
 	err = t.returning("INSERT INTO grants (document) VALUES (?) RETURNING id", string(b)).Scan(&id)
 	return id, err
 }
@@ -113,8 +114,10 @@ func (t *transaction) Grants() ([]key.Grant, error) {
 	return out, rows.Err()
 }
 
+// PutKEK must be told of in the log unless the KEK is not made yet, or is none.
 func (t *transaction) PutKEK(k lifecycle.KEK) error {
-	_, err := t.exec("KEK "+k.Name, `INSERT INTO keks (kind, name, id, kcv, created) VALUES (?,?,?,?,?)
+	t.changed = t.changed || k.Kind != lifecycle.KEKTurn && k.KCV != nil
+	_, err := t.loudly("KEK "+k.Name, `INSERT INTO keks (kind, name, id, kcv, created) VALUES (?,?,?,?,?)
 		ON CONFLICT (kind, name) DO UPDATE SET id = excluded.id, kcv = excluded.kcv, created = excluded.created`, string(k.Kind), k.Name, k.ID[:], k.KCV, millis(k.Created))
 	return err
 }

@@ -12,8 +12,10 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"keyway/lifecycle"
+	"keyway/lifecycle/audit"
 )
 
 // restored is what epochs are raised by in a restored store, so that whoever has seen later ones than the backup takes none of the new ones
@@ -34,7 +36,7 @@ func damaged(format string, a ...any) error {
 // Restore puts a backup, of either database, into this store, which must be empty: all of it or, where something is wrong with it, nothing.
 // Of two that restore at once one finds the store not empty. digest, where it is not "", is what the backup's must be.
 func (s *Store) Restore(ctx context.Context, r io.Reader, digest string) (out BackupSummary, err error) {
-	t := &transaction{ctx: ctx, dialect: s.dialect, writable: true}
+	t := &transaction{ctx: ctx, dialect: s.dialect, writable: true, node: s.node}
 	err = s.update(t, 1, func(lifecycle.Tx) error { // once, and alone: the backup cannot be read again
 		out, err = t.restore(bufio.NewReaderSize(r, 1<<16))
 		if err == nil && digest != "" && digest != out.SHA256 {
@@ -50,7 +52,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader, digest string) (out Ba
 
 func (t *transaction) restore(r *bufio.Reader) (out BackupSummary, err error) {
 	for _, table := range backupTables {
-		if table == "epoch" {
+		if table == "epoch" || strings.HasPrefix(table, "audit_") {
 			continue
 		}
 		var n int
@@ -61,8 +63,14 @@ func (t *transaction) restore(r *bufio.Reader) (out BackupSummary, err error) {
 			return out, ErrNotEmpty
 		}
 	}
-	if _, err := t.quietly("epoch", "DELETE FROM epoch"); err != nil {
-		return out, err
+	// The log of an empty store has the entry that begins it; with more it was used.
+	if n, err := t.LogSize(); err != nil || n > 1 {
+		return out, errors.Join(err, ErrNotEmpty)
+	}
+	for _, table := range []string{"epoch", "audit_head", "audit_leaves", "audit_hashes", "audit_checkpoints", "audit_keys"} {
+		if _, err := t.quietly(table, "DELETE FROM "+table); err != nil {
+			return out, err
+		}
 	}
 	h := sha256.New()
 	var head backupHead
@@ -170,7 +178,28 @@ func (t *transaction) complete(r io.Reader, end BackupSummary, rows map[string]i
 			return err
 		}
 	}
-	return nil
+	return t.resumeLog(rows, digest)
+}
+
+// resumeLog says in the log that a backup was restored. One from before the log begins it.
+func (t *transaction) resumeLog(rows map[string]int, digest string) error {
+	if rows["audit_head"] == 0 {
+		if _, err := t.quietly("audit log", "INSERT INTO audit_head (one, size) VALUES (1, 0)"); err != nil {
+			return err
+		}
+	}
+	if err := lifecycle.AdoptAll(t); err != nil {
+		return err
+	}
+	size, err := t.LogSize()
+	if err != nil {
+		return err
+	}
+	h, err := audit.ParseHash(digest)
+	if err != nil {
+		return err
+	}
+	return t.Append(&audit.Entry{Action: audit.BackupRestored, Object: audit.Object{Kind: audit.KindBackup, Name: "store"}, Details: audit.Details{Hash: h, Size: audit.Number(size)}})
 }
 
 // parseRow reads a row of a backup.

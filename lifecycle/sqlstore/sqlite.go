@@ -14,6 +14,8 @@ import (
 
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"keyway/lifecycle"
 )
 
 // sqliteDialect: there is one writer, which waits for the others' when it begins, so that nothing is ever in conflict.
@@ -31,7 +33,12 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := makeFile(path); err != nil {
 		return nil, fmt.Errorf("store %s: %w: give a directory that exists and that this user may write to", path, err)
 	}
-	return open(ctx, path, func(s *Store) error { return migrate(ctx, goose.DialectSQLite3, s.write) })
+	return open(ctx, path, func(s *Store) error {
+		if err := migrate(ctx, goose.DialectSQLite3, s.write); err != nil {
+			return err
+		}
+		return lifecycle.BeginLog(ctx, s)
+	})
 }
 
 // OpenAsIs opens the database file at path, which must be there, and refuses a schema that is not this program's, older or newer,
@@ -56,7 +63,7 @@ func open(ctx context.Context, path string, schema func(*Store) error) (*Store, 
 	}
 	read.SetMaxOpenConns(4)
 	read.SetMaxIdleConns(4)
-	s := &Store{read: read, write: write, dialect: sqliteDialect}
+	s := &Store{read: read, write: write, dialect: sqliteDialect, node: hostNode()}
 	if err := s.prepare(ctx, filepath.Dir(path), schema); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", path, adviseSQLite(err)), s.Close())
 	}

@@ -173,7 +173,7 @@ func TestErasedMaterialIsInNoFile(t *testing.T) {
 			return tx.EraseMaterial(id)
 		},
 	} {
-		if err := s.Update(ctx, f); err != nil {
+		if err := s.Update(ctx, storetest.Noted(f)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -215,7 +215,7 @@ func TestPagesOfKeysWithTheirVersions(t *testing.T) {
 	s := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
 	ctx := context.Background()
 	const keys = 25
-	err := s.Update(ctx, func(tx lifecycle.Tx) error {
+	err := s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) error {
 		for i := keys - 1; i >= 0; i-- { // not in the order of names
 			k := key.Key{ID: key.NewID(), Name: fmt.Sprintf("k%02d", i), Algorithm: key.AES256, Pool: "default"}
 			if err := tx.InsertKey(k); err != nil {
@@ -228,7 +228,7 @@ func TestPagesOfKeysWithTheirVersions(t *testing.T) {
 			}
 		}
 		return nil
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,5 +257,57 @@ func TestPagesOfKeysWithTheirVersions(t *testing.T) {
 	}
 	if seen != keys {
 		t.Errorf("%d keys in all pages, want %d", seen, keys)
+	}
+}
+
+// A database from before the log has one after it was opened: what is there was taken over, once, and what follows continues it.
+func TestAnOlderDatabaseIsTakenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyway.db")
+	s := openFile(t, path)
+	ctx := context.Background()
+	id := key.NewID()
+	shared(t, s, id)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) error {
+		if _, err := tx.InsertGrant(key.Grant{Client: "app", Pattern: "*", Usages: key.Sign}); err != nil {
+			return err
+		}
+		return errors.Join(tx.SetMaterial(id, lifecycle.Material{Master: []byte{1}, Blob: []byte{2}, Mechanism: 3, Public: []byte{4}}),
+			tx.InsertClient(key.Client{Name: "app", Rate: 2.5, TokenHashes: []string{key.HashToken("t")}}),
+			tx.PutKEK(lifecycle.KEK{Kind: lifecycle.KEKPool, Name: "a", ID: key.NewID(), KCV: []byte{1, 2, 3}}), tx.PutKEK(lifecycle.KEK{Kind: lifecycle.KEKRoot, Name: "a/begun", ID: key.NewID()}),
+			// In the order of pool and name, and not in that of both joined.
+			tx.PutMember(lifecycle.MemberRecord{Pool: "a", Name: "m", Drained: true}), tx.PutMember(lifecycle.MemberRecord{Pool: "a.b", Name: "m", Latched: "CKR_PIN_INCORRECT"}))
+	})))
+	must(s.Update(ctx, storetest.Noted(func(tx lifecycle.Tx) (err error) {
+		for i := range 1200 { // more than one batch, and more than one page
+			err = errors.Join(err, tx.InsertKey(key.Key{ID: key.NewID(), Name: fmt.Sprintf("k%04d", i), Algorithm: key.AES256, Usages: key.Wrap, Pool: "a"}))
+		}
+		return err
+	})))
+	for _, table := range []string{"audit_head", "audit_leaves", "audit_hashes", "audit_checkpoints", "audit_keys"} {
+		_, err := s.write.Exec("DROP TABLE " + table)
+		must(err)
+	}
+	_, err := s.write.Exec("DELETE FROM goose_db_version WHERE version_id = 3")
+	must(err)
+	must(s.Close())
+	var sizes []int64
+	for range 2 {
+		s = openFile(t, path)
+		storetest.CheckLog(t, s)
+		must(s.View(ctx, func(tx lifecycle.Tx) error {
+			n, err := tx.LogSize()
+			sizes = append(sizes, n)
+			return err
+		}))
+		must(s.Close())
+	}
+	if want := int64(1 + 1 + 1 + 1 + 1201 + 2 + 1); sizes[0] != want || sizes[1] != want {
+		t.Errorf("the log has %v entries after each opening, want %d", sizes, want)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyway/lifecycle"
+	"keyway/lifecycle/audit"
 )
 
 const (
@@ -29,6 +30,7 @@ type Store struct {
 	write   *sql.DB
 	dialect *dialect
 	feed    *feed // nil where the database tells nobody of changes
+	node    audit.Name
 }
 
 var (
@@ -66,7 +68,7 @@ func (s *Store) View(ctx context.Context, f func(lifecycle.Tx) error) error {
 func (s *Store) Update(ctx context.Context, f func(lifecycle.Tx) error) error {
 	var t *transaction
 	err := s.again(ctx, func(n int) error {
-		t = &transaction{ctx: ctx, dialect: s.dialect, writable: true}
+		t = &transaction{ctx: ctx, dialect: s.dialect, writable: true, node: s.node}
 		return s.update(t, n, f)
 	})
 	if err == nil && t.erased && s.dialect.erased != nil {
@@ -103,6 +105,9 @@ func (s *Store) update(t *transaction, n int, f func(lifecycle.Tx) error) error 
 	}
 	if err := f(t); err != nil {
 		return because(ctx, err)
+	}
+	if t.changed && !t.appended {
+		return lifecycle.ErrUnaudited
 	}
 	if !stop() {
 		return fmt.Errorf("store: %w", context.Cause(ctx))

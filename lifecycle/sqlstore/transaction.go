@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 )
 
@@ -18,6 +19,10 @@ type transaction struct {
 	wrote    bool // anything
 	raised   bool // the epoch, for something that gateways must hear of
 	erased   bool // material
+	changed  bool // something of which the log must tell
+	appended bool // to the log
+	node     audit.Name
+	tree     *audit.Tree // of the log with what was appended; nil before
 }
 
 var errReadOnly = errors.New("store: a change in a read-only transaction")
@@ -58,8 +63,14 @@ func (t *transaction) raise() error {
 	return nil
 }
 
-// exec runs a change that gateways must hear of.
+// exec runs a change that gateways must hear of and that the log must tell of.
 func (t *transaction) exec(what, query string, args ...any) (int64, error) {
+	t.changed = true
+	return t.loudly(what, query, args...)
+}
+
+// loudly runs a change that gateways must hear of. Its caller says whether the log must tell of it.
+func (t *transaction) loudly(what, query string, args ...any) (int64, error) {
 	if err := t.raise(); err != nil {
 		return 0, err
 	}

@@ -87,7 +87,7 @@ func fenced(t *testing.T, a, b lifecycle.Store) {
 		t.Fatal(err)
 	}
 	taken := make(chan error, 1)
-	update(t, a, func(tx lifecycle.Tx) error {
+	change(t, a, func(tx lifecycle.Tx) error {
 		if err := tx.Fenced(l); err != nil {
 			return err
 		}

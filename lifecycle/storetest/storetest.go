@@ -18,6 +18,7 @@ func Test(t *testing.T, open func(*testing.T) (a, b lifecycle.Store)) {
 	for name, f := range map[string]func(*testing.T, lifecycle.Store, lifecycle.Store){
 		"KeysAndVersions": keys, "ChangesRaiseTheEpoch": epoch, "AFailedUpdateChangesNothing": rollback,
 		"ViewsCannotChange": readOnly, "ClientsAndGrants": clients, "MembersAndKEKs": members, "WhatAMemberMustFit": fit, "KeysInUse": keysInUse, "UsesAdd": uses,
+		"NothingIsChangedUnaudited": unaudited, "TheLogIsWhole": logged, "ManyAppendAtOnce": appending,
 		"ChangesAtOnceAddUp": together, "ASlowChangeIsNotStarved": slow, "OneNameIsTakenOnce": oneName, "NamesSortByTheirBytes": order, "ChangesAreToldOf": told, "AnEndedContextChangesNothing": ended,
 		"OneHoldsALease": leases, "OneOfManyGetsALease": competing, "ATakeOverWaitsForWhatIsFenced": fenced,
 		"JobsOfATargetGoInOrder": jobs, "UnknownAndDeadJobs": unclear, "AClaimerThatCrashed": crashed, "JobsAreFenced": fencedJobs, "ManyClaimers": claimers,
@@ -36,6 +37,12 @@ func update(t *testing.T, s lifecycle.Store, f func(lifecycle.Tx) error) {
 	}
 }
 
+// change is update with an entry in the log.
+func change(t *testing.T, s lifecycle.Store, f func(lifecycle.Tx) error) {
+	t.Helper()
+	update(t, s, Noted(f))
+}
+
 func view(t *testing.T, s lifecycle.Store, f func(lifecycle.Tx) error) {
 	t.Helper()
 	if err := s.View(context.Background(), f); err != nil {
@@ -48,7 +55,7 @@ func insert(t *testing.T, s lifecycle.Store, name string) (key.Key, key.ID) {
 	t.Helper()
 	k := key.Key{ID: key.NewID(), Name: name, Algorithm: key.AES256, Usages: key.Wrap | key.Unwrap, Pool: "default", Created: time.Now()}
 	id := key.NewID()
-	update(t, s, func(tx lifecycle.Tx) error {
+	change(t, s, func(tx lifecycle.Tx) error {
 		if err := tx.InsertKey(k); err != nil {
 			return err
 		}
@@ -89,7 +96,7 @@ func keys(t *testing.T, a, b lifecycle.Store) {
 		}
 		return err
 	})
-	update(t, a, func(tx lifecycle.Tx) error {
+	change(t, a, func(tx lifecycle.Tx) error {
 		if err := tx.EraseMaterial(id); err != nil {
 			return err
 		}
@@ -105,7 +112,7 @@ func keys(t *testing.T, a, b lifecycle.Store) {
 		}
 		return err
 	})
-	err := a.Update(context.Background(), func(tx lifecycle.Tx) error { return tx.InsertKey(key.Key{ID: key.NewID(), Name: "k2"}) })
+	err := a.Update(context.Background(), Noted(func(tx lifecycle.Tx) error { return tx.InsertKey(key.Key{ID: key.NewID(), Name: "k2"}) }))
 	if err == nil {
 		t.Error("two keys of one name")
 	}
@@ -163,7 +170,7 @@ func readOnly(t *testing.T, a, _ lifecycle.Store) {
 func clients(t *testing.T, a, b lifecycle.Store) {
 	c := key.Client{Name: "app", Groups: []string{"web"}, TokenHashes: []string{"aa"}, Rate: 5}
 	var id int64
-	update(t, a, func(tx lifecycle.Tx) (err error) {
+	change(t, a, func(tx lifecycle.Tx) (err error) {
 		if err := tx.InsertClient(c); err != nil {
 			return err
 		}
@@ -185,8 +192,8 @@ func clients(t *testing.T, a, b lifecycle.Store) {
 		return err
 	})
 	c.Disabled = true
-	update(t, a, func(tx lifecycle.Tx) error { return tx.UpdateClient(c) })
-	update(t, a, func(tx lifecycle.Tx) error { return tx.DeleteGrant(id) })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.UpdateClient(c) })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.DeleteGrant(id) })
 	view(t, b, func(tx lifecycle.Tx) error {
 		all, err := tx.Clients()
 		if err == nil && (len(all) != 1 || !all[0].Disabled) {
@@ -194,7 +201,7 @@ func clients(t *testing.T, a, b lifecycle.Store) {
 		}
 		return err
 	})
-	update(t, a, func(tx lifecycle.Tx) error { return tx.DeleteClient("app") })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.DeleteClient("app") })
 	for name, f := range map[string]func(lifecycle.Tx) error{
 		"client": func(tx lifecycle.Tx) error { return tx.DeleteClient("app") },
 		"update": func(tx lifecycle.Tx) error { return tx.UpdateClient(c) },
@@ -208,7 +215,7 @@ func clients(t *testing.T, a, b lifecycle.Store) {
 
 func members(t *testing.T, a, b lifecycle.Store) {
 	kek := lifecycle.KEK{Kind: lifecycle.KEKPool, Name: "default", ID: key.NewID(), KCV: []byte{1, 2, 3}, Created: time.Now()}
-	update(t, a, func(tx lifecycle.Tx) error {
+	change(t, a, func(tx lifecycle.Tx) error {
 		if err := tx.PutKEK(kek); err != nil {
 			return err
 		}
@@ -231,7 +238,7 @@ func members(t *testing.T, a, b lifecycle.Store) {
 		}
 		return err
 	})
-	update(t, a, func(tx lifecycle.Tx) error { return tx.DeleteMember("default", "m1") })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.DeleteMember("default", "m1") })
 }
 
 func fit(t *testing.T, a, b lifecycle.Store) {
@@ -239,7 +246,7 @@ func fit(t *testing.T, a, b lifecycle.Store) {
 		return lifecycle.KEK{Kind: lifecycle.KEKRoot, Name: name, ID: key.NewID(), KCV: []byte{1, 2, 3}, Created: time.UnixMilli(5).UTC()}
 	}
 	two, one := root("p/m2"), root("p/m1")
-	update(t, a, func(tx lifecycle.Tx) error {
+	change(t, a, func(tx lifecycle.Tx) error {
 		for _, k := range []lifecycle.KEK{two, one, {Kind: lifecycle.KEKPool, Name: "p", ID: key.NewID()}} {
 			if err := tx.PutKEK(k); err != nil {
 				return err
@@ -259,7 +266,7 @@ func fit(t *testing.T, a, b lifecycle.Store) {
 		}
 		return errors.Join(err, err2)
 	})
-	update(t, b, func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "p/m1") })
+	change(t, b, func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "p/m1") })
 	if err := a.Update(context.Background(), func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "p/m1") }); !errors.Is(err, key.ErrNotFound) {
 		t.Errorf("a KEK that is not there: %v, want ErrNotFound", err)
 	}
@@ -285,7 +292,7 @@ func keysInUse(t *testing.T, a, b lifecycle.Store) {
 		{"gone", "p", key.Ed25519, key.Sign, 0, 2}, {"elsewhere", "q", key.Ed25519, key.Sign, 1, 1},
 	} {
 		k := key.Key{ID: key.NewID(), Name: r.name, Algorithm: r.algorithm, Usages: r.usages, Pool: r.pool, Created: time.Now()}
-		update(t, a, func(tx lifecycle.Tx) error {
+		change(t, a, func(tx lifecycle.Tx) error {
 			err := tx.InsertKey(k)
 			for n := 1; n <= r.versions; n++ {
 				id := key.NewID()

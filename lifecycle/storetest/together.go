@@ -32,7 +32,7 @@ func together(t *testing.T, a, b lifecycle.Store) {
 	const many, times = 8, 10
 	ctx := context.Background()
 	_, id := insert(t, a, "k")
-	update(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "app"}) })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "app"}) })
 	before := epochOf(t, a)
 	at(t, many, func(i int) error {
 		s := []lifecycle.Store{a, b}[i%2]
@@ -46,7 +46,7 @@ func together(t *testing.T, a, b lifecycle.Store) {
 				if _, err := tx.AddUses(id, 1); err != nil {
 					return err
 				}
-				return tx.UpdateClient(*c)
+				return noted(tx, tx.UpdateClient(*c))
 			})
 			if err != nil {
 				return err
@@ -61,7 +61,7 @@ func together(t *testing.T, a, b lifecycle.Store) {
 		}
 		return err
 	})
-	update(t, b, func(tx lifecycle.Tx) error {
+	change(t, b, func(tx lifecycle.Tx) error {
 		n, err := tx.AddUses(id, 0)
 		if err == nil && n != many*times {
 			t.Errorf("%d uses, want %d", n, many*times)
@@ -75,7 +75,7 @@ func together(t *testing.T, a, b lifecycle.Store) {
 
 // slow: a change that takes its time gets done although others change what it reads all the while.
 func slow(t *testing.T, a, b lifecycle.Store) {
-	update(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "app"}) })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "app"}) })
 	more := func(s lifecycle.Store, wait time.Duration) error {
 		return s.Update(context.Background(), func(tx lifecycle.Tx) error {
 			c, err := tx.Client("app")
@@ -84,7 +84,7 @@ func slow(t *testing.T, a, b lifecycle.Store) {
 			}
 			time.Sleep(wait)
 			c.Burst++
-			return tx.UpdateClient(*c)
+			return noted(tx, tx.UpdateClient(*c))
 		})
 	}
 	stop := make(chan struct{})
@@ -132,7 +132,7 @@ func oneName(t *testing.T, a, b lifecycle.Store) {
 			} else if !errors.Is(err, key.ErrNotFound) {
 				return err
 			}
-			return tx.InsertKey(key.Key{ID: key.NewID(), Name: "name", Algorithm: key.AES256, Pool: "default"})
+			return noted(tx, tx.InsertKey(key.Key{ID: key.NewID(), Name: "name", Algorithm: key.AES256, Pool: "default"}))
 		})
 		if errors.Is(err, taken) {
 			return nil
@@ -151,7 +151,7 @@ func oneName(t *testing.T, a, b lifecycle.Store) {
 func order(t *testing.T, a, b lifecycle.Store) {
 	names := []string{"a-b", "a.b", "a0", "a_b", "ab", "a-c", "b", "a.a"}
 	for _, n := range names {
-		update(t, a, func(tx lifecycle.Tx) error {
+		change(t, a, func(tx lifecycle.Tx) error {
 			if err := tx.InsertClient(key.Client{Name: n}); err != nil {
 				return err
 			}
@@ -236,7 +236,7 @@ func told(t *testing.T, a, b lifecycle.Store) {
 	update(t, a, func(tx lifecycle.Tx) error { _, err := tx.AddUses(id, 1); return err })
 	_ = a.Update(context.Background(), func(tx lifecycle.Tx) error { return errors.Join(tx.DeleteClient("none"), errors.New("no")) })
 	silent("counting uses, or what failed,")
-	update(t, b, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "c"}) })
+	change(t, b, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "c"}) })
 	hear("one's own change")
 	cancel()
 	select {
@@ -253,14 +253,14 @@ func told(t *testing.T, a, b lifecycle.Store) {
 func ended(t *testing.T, a, b lifecycle.Store) {
 	ctx, cancel := context.WithCancel(context.Background())
 	runs := 0
-	err := a.Update(ctx, func(tx lifecycle.Tx) error {
+	err := a.Update(ctx, Noted(func(tx lifecycle.Tx) error {
 		runs++
 		if err := tx.InsertKey(key.Key{ID: key.NewID(), Name: "late", Algorithm: key.AES256, Pool: "default"}); err != nil {
 			return err
 		}
 		cancel()
 		return nil
-	})
+	}))
 	if !errors.Is(err, context.Canceled) || errors.Is(err, lifecycle.ErrOutcomeUnknown) || runs != 1 {
 		t.Errorf("after %d runs: %v", runs, err)
 	}
@@ -280,5 +280,5 @@ func ended(t *testing.T, a, b lifecycle.Store) {
 		}
 		return nil
 	})
-	update(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "after"}) })
+	change(t, a, func(tx lifecycle.Tx) error { return tx.InsertClient(key.Client{Name: "after"}) })
 }
