@@ -143,7 +143,7 @@ func TestAMemberThatJoinedIsStartedSlowly(t *testing.T) {
 			}
 			f.Kill()
 			synctest.Wait()
-			for p.Stat().Members[1].State != Active && next == again && f == b {
+			for f == b && p.Stat().Members[1].State != Active {
 				time.Sleep(time.Millisecond)
 			}
 		}

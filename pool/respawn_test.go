@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,10 +19,13 @@ func TestATokenIsOpenedAgainWithBackOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.Close()
+		var mu sync.Mutex
 		var at []time.Time
 		var f *hsmtest.Faulty
 		works := false
 		open := func(context.Context) (hsm.Token, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			at = append(at, time.Now())
 			if works {
 				f = newFaulty("a")
@@ -33,6 +37,7 @@ func TestATokenIsOpenedAgainWithBackOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
+		mu.Lock()
 		want, exact := respawnMin, 0
 		for i := 1; i < len(at); i++ {
 			gap := at[i].Sub(at[i-1])
@@ -49,11 +54,15 @@ func TestATokenIsOpenedAgainWithBackOff(t *testing.T) {
 		}
 		// One that was there for a while begins anew.
 		works = true
+		mu.Unlock()
 		time.Sleep(respawnMax*5/4 + 11*time.Second)
-		f.Kill()
-		synctest.Wait()
-		n := len(at)
+		mu.Lock()
+		n, last := len(at), f
+		mu.Unlock()
+		last.Kill()
 		time.Sleep(respawnMin * 5 / 4)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(at) != n+1 {
 			t.Errorf("after a loss it was tried %d times within a second", len(at)-n)
 		}
