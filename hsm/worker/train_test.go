@@ -93,8 +93,8 @@ func TestAnswersReturnOneByOne(t *testing.T) {
 	case <-ended:
 		t.Error("the answers that were there waited for one that was not")
 	default:
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
