@@ -93,7 +93,7 @@ func (t *trial) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer token.Close()
+	defer func() { _ = token.Close() }() // what was tried is judged already
 	if p, ok := token.(hsm.Process); ok {
 		defer context.AfterFunc(ctx, p.Kill)() // the calls below know no context
 	}
@@ -112,7 +112,7 @@ func (t *trial) run(ctx context.Context) error {
 	if err != nil {
 		return misfit(CauseFailed, "", "no session could be opened on its token").because(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	return t.keks(s, info)
 }
 

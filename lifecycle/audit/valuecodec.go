@@ -31,25 +31,25 @@ func (v *Number) write(dst []byte) []byte { return writeNumber(dst, *v) }
 func (v *Number) read(s *scanner) error   { return readNumber(s, v) }
 func (v *Number) check() error            { return checkNumber(*v) }
 
-func (v *Time) zero() bool              { return *v == 0 }
-func (v *Time) write(dst []byte) []byte { return writeNumber(dst, *v) }
-func (v *Time) read(s *scanner) error   { return readNumber(s, v) }
-func (v *Time) check() error            { return checkNumber(*v) }
+func (t *Time) zero() bool              { return *t == 0 }
+func (t *Time) write(dst []byte) []byte { return writeNumber(dst, *t) }
+func (t *Time) read(s *scanner) error   { return readNumber(s, t) }
+func (t *Time) check() error            { return checkNumber(*t) }
 
 func (v *Flag) zero() bool              { return !bool(*v) }
 func (v *Flag) write(dst []byte) []byte { return append(dst, "true"...) } // false is left out
 func (v *Flag) read(s *scanner) error   { *v = true; return s.want("true") }
 func (v *Flag) check() error            { return nil }
 
-func (v *Hash) zero() bool              { return *v == Hash{} }
-func (v *Hash) write(dst []byte) []byte { return writeHex(dst, v.sum[:]) }
-func (v *Hash) read(s *scanner) error   { return readHex(s, v.sum[:]) }
-func (v *Hash) check() error            { return nil }
+func (h *Hash) zero() bool              { return *h == Hash{} }
+func (h *Hash) write(dst []byte) []byte { return writeHex(dst, h.sum[:]) }
+func (h *Hash) read(s *scanner) error   { return readHex(s, h.sum[:]) }
+func (h *Hash) check() error            { return nil }
 
-func (v *KCV) zero() bool              { return *v == KCV{} }
-func (v *KCV) write(dst []byte) []byte { return writeHex(dst, v.b[:]) }
-func (v *KCV) read(s *scanner) error   { return readHex(s, v.b[:]) }
-func (v *KCV) check() error            { return nil }
+func (k *KCV) zero() bool              { return *k == KCV{} }
+func (k *KCV) write(dst []byte) []byte { return writeHex(dst, k.b[:]) }
+func (k *KCV) read(s *scanner) error   { return readHex(s, k.b[:]) }
+func (k *KCV) check() error            { return nil }
 
 func (v *Role) zero() bool              { return *v == "" }
 func (v *Role) write(dst []byte) []byte { return writeText(dst, *v) }

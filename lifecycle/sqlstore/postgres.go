@@ -207,7 +207,7 @@ func (s *Store) preparePostgres(ctx context.Context, p Postgres) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if _, err := conn.ExecContext(wait, "SET lock_timeout = 0"); err != nil {

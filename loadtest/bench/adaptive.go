@@ -131,7 +131,7 @@ func (s *scale) busyDevice(ctx context.Context, r *adaptiveRow) (*busyPool, erro
 			if err != nil {
 				return 0, 0, err
 			}
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			st, err := c.Stats(ctx)
 			sign := st["C_Sign"]
 			return sign.Calls - sign.Failed, sign.Failed, err

@@ -255,7 +255,7 @@ func (d *device) watchObjects(pid int) func() (int, error) {
 			failed = err
 			return
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		for {
 			s, err := c.Status(ctx)
 			switch {

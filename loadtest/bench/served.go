@@ -79,7 +79,7 @@ func (g *served) configure(file string, custody *device, devices []*device) erro
 		if err != nil {
 			return err
 		}
-		defer l.Close() // both at once, so that they differ
+		defer func() { _ = l.Close() }() // both at once, so that they differ
 		*a = l.Addr().(*net.TCPAddr).AddrPort()
 	}
 	settings := func(d *device) (m map[string]any, err error) {

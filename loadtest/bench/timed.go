@@ -91,6 +91,9 @@ func (s *timedSession) Do(op *hsm.Op) error {
 	return nil
 }
 
+// UnwrapKey is hsm.Keeper's.
+//
+//nolint:unparam // the error is the contract's
 func (s *timedSession) UnwrapKey(_ hsm.Handle, _ hsm.Mechanism, _ []byte, spec hsm.Spec) (hsm.Handle, error) {
 	t := s.t
 	n := t.live.Add(1) // the room is taken from the beginning
