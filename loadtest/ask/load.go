@@ -24,9 +24,15 @@ type Load struct {
 	Asker *Asker
 	Rate  int // requests a second
 	Seed  uint64
+	// Rows: now and then a caller makes one mistake after the other: breakers count failures in a row, and its own must not trip them.
+	Rows bool
 	Wait  time.Duration // for an answer: longer than is allowed, so that a late one is told from none
 	Take  func(Sample)  // called for each request, from any goroutine
 }
+
+const mistakesEvery, mistakesRun = 400, 80
+
+var mistake = Question{Name: "bad ciphertext", ask: (*Asker).badCiphertext}
 
 // Run sends until ctx ends, waits for the answers to what was sent, and returns.
 func (l *Load) Run(ctx context.Context) {
@@ -51,6 +57,9 @@ func (l *Load) Run(ctx context.Context) {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(l.Seed, n))
 			q := c.pick(r)
+			if l.Rows && n%mistakesEvery >= mistakesEvery-mistakesRun {
+				q = &mistake
+			}
 			// Those under way when the load ends are answered as well.
 			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.Wait)
 			defer cancel()

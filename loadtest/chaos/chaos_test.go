@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyway/hsm/pkcs11"
+	"keyway/loadtest/ask"
 )
 
 // need skips the test where a software token is not installed, saying so; REQUIRE_SOFTHSM=1 and REQUIRE_NSS=1 make that a failure.
@@ -53,9 +54,9 @@ func TestAShortRun(t *testing.T) {
 	if r.total().Right < 150 || len(r.Faults) < 4 || r.kinds() < 4 {
 		t.Errorf("this run shows little:\n%s", &table)
 	}
-	for _, q := range questions {
-		if c := r.Counts[q.name]; c == nil || c.Right == 0 {
-			t.Errorf("no right answer to %q", q.name)
+	for _, q := range ask.Questions {
+		if c := r.Counts[q.Name]; c == nil || c.Right == 0 {
+			t.Errorf("no right answer to %q", q.Name)
 		}
 	}
 	if err := r.write(s); err != nil {

@@ -4,13 +4,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -18,7 +16,8 @@ import (
 
 	"keyway/lifecycle"
 	"keyway/lifecycle/adminapi"
-	"keyway/lifecycle/key"
+	"keyway/loadtest/ask"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -28,9 +27,6 @@ const grace = 50 * time.Millisecond
 // keepIdle is how long a connection is kept that is not used: less than the gateway keeps it, so that no request is sent just when
 // it is being closed.
 const keepIdle = 30 * time.Second
-
-// poolName is the pool of all members.
-const poolName = "default"
 
 // cluster is some gateways on one store. Operators' orders go to the first one; the others must follow it.
 type cluster struct {
@@ -71,12 +67,13 @@ func startCluster(ctx context.Context, s settings, dir string) (_ *cluster, err 
 	}()
 	admin := lifecycle.MintToken(adminapi.TokenPrefix)
 	for n := range s.gateways {
-		g := &gateway{name: fmt.Sprintf("gateway %d", n+1), adminToken: admin, http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
+		g := &gateway{Gateway: rig.NewGateway(), name: fmt.Sprintf("gateway %d", n+1)}
+		g.AdminToken = admin
 		config := filepath.Join(dir, fmt.Sprintf("keyway%d.yaml", n+1))
 		if err := c.configure(g, config, dir, custody); err != nil {
 			return nil, err
 		}
-		if err := g.start(keyway, config, filepath.Join(dir, fmt.Sprintf("keyway%d.log", n+1))); err != nil {
+		if err := g.Start(keyway, config, filepath.Join(dir, fmt.Sprintf("keyway%d.log", n+1))); err != nil {
 			return nil, err
 		}
 		c.gateways = append(c.gateways, g)
@@ -96,82 +93,33 @@ func (c *cluster) dial(ctx context.Context, network, addr string) (net.Conn, err
 // maxMemory is where the worker of a member whose library may leak is replaced.
 const maxMemory = 256 * megabyte
 
-// configure writes a gateway's configuration. JSON is YAML.
+// configure writes a gateway's configuration.
 func (c *cluster) configure(g *gateway, file, dir string, custody *token) error {
-	ports := make([]string, 2)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = l.Close() }() // both at once, so that they differ
-		ports[i] = l.Addr().String()
-	}
-	g.url, g.admin = "http://"+ports[0], "http://"+ports[1]
-	cust, err := custody.settings()
-	if err != nil {
-		return err
-	}
-	cust["auto_root"] = true
-	var members []any
+	conf := rig.Config{Store: filepath.Join(dir, "keyway.db"), Custody: custody.Token, Deadline: c.deadline}
 	for _, t := range c.members {
-		m, err := t.settings()
-		if err != nil {
-			return err
-		}
-		members = append(members, m)
+		conf.Members = append(conf.Members, t.Token)
 	}
-	p := map[string]any{"name": poolName, "members": members}
 	if !c.defaults {
-		p["attempts"], p["verify_signatures"] = len(members), true
+		conf.Pool = map[string]any{"attempts": len(c.members), "verify_signatures": true}
 	}
-	b, err := json.MarshalIndent(map[string]any{
-		"listen": ports[0], "clear_text": true,
-		"admin":   map[string]any{"listen": ports[1], "admins": []any{map[string]any{"name": "chaos", "token_sha256": key.HashToken(g.adminToken)}}},
-		"store":   map[string]any{"path": filepath.Join(dir, "keyway.db")},
-		"custody": cust,
-		"pools":   []any{p},
-		"limits":  map[string]any{"op_timeout": c.deadline.String()},
-	}, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, b, 0o600)
-}
-
-// keys are made at the start, one for each algorithm.
-var keys = []lifecycle.KeyRequest{
-	{Name: "wrap", Algorithm: key.AES256}, {Name: "ec", Algorithm: key.ECP256}, {Name: "rsa", Algorithm: key.RSA2048},
-	{Name: "mac", Algorithm: key.HMACSHA256}, {Name: "ed", Algorithm: key.Ed25519},
+	return conf.Write(g.Gateway, file)
 }
 
 // ready waits until every member serves on a gateway.
 func (c *cluster) ready(ctx context.Context, g *gateway) error {
-	if err := g.until(ctx, time.Minute*c.slack, "answers", func() error { return g.order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
+	if err := g.Until(ctx, time.Minute*c.slack, "answers", func() error { return g.Order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
 		return err
 	}
-	return g.until(ctx, time.Minute*c.slack, "has all members", func() error { return c.complete(ctx, g) })
+	return g.Until(ctx, time.Minute*c.slack, "has all members", func() error { return c.complete(ctx, g) })
 }
 
 func (c *cluster) furnish(ctx context.Context) error {
-	g := c.gateways[0]
-	for _, k := range keys {
-		if err := g.order(ctx, http.MethodPost, "/admin/v1/keys", k, nil); err != nil {
-			return err
-		}
-	}
-	var client struct {
-		Token string `json:"token"`
-	}
-	if err := g.order(ctx, http.MethodPost, "/admin/v1/clients", map[string]any{"name": "chaos"}, &client); err != nil {
-		return err
-	}
-	c.token = client.Token
-	if err := g.order(ctx, http.MethodPost, "/admin/v1/grants", map[string]any{"client": "chaos", "pattern": "*", "usages": key.Originator | key.Recipient}, nil); err != nil {
+	var err error
+	if c.token, err = c.gateways[0].Furnish(ctx); err != nil {
 		return err
 	}
 	for _, g := range c.gateways { // the others hear of it from the store
-		if err := g.until(ctx, 10*time.Second*c.slack, "knows the client and the keys", func() error { return c.mayWrap(ctx, g) }); err != nil {
+		if err := g.Until(ctx, 10*time.Second*c.slack, "knows the client and the keys", func() error { return c.mayWrap(ctx, g) }); err != nil {
 			return err
 		}
 	}
@@ -180,7 +128,7 @@ func (c *cluster) furnish(ctx context.Context) error {
 
 // mayWrap returns nil when the client may use a key on g.
 func (c *cluster) mayWrap(ctx context.Context, g *gateway) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url+"/api/v1/keys/wrap/wrap", strings.NewReader(`{"plaintext_key":"AAAAAAAAAAAAAAAAAAAAAA=="}`))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL()+"/api/v1/keys/wrap/wrap", strings.NewReader(`{"plaintext_key":"AAAAAAAAAAAAAAAAAAAAAA=="}`))
 	if err != nil {
 		return err
 	}
@@ -193,14 +141,14 @@ func (c *cluster) mayWrap(ctx context.Context, g *gateway) error {
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = refusal(res.StatusCode, b)
+		err = ask.Refusal(res.StatusCode, b)
 	}
 	return err
 }
 
 // complete returns nil when every member of the configuration is active on g, and no other is there.
 func (c *cluster) complete(ctx context.Context, g *gateway) error {
-	s, err := g.stat(ctx)
+	s, err := g.Stat(ctx)
 	if err != nil {
 		return err
 	}
@@ -223,7 +171,7 @@ func (c *cluster) complete(ctx context.Context, g *gateway) error {
 func (c *cluster) stop() (err error) {
 	c.http.CloseIdleConnections()
 	for _, g := range c.gateways {
-		err = errors.Join(err, g.stop())
+		err = errors.Join(err, g.Stop())
 	}
 	return err
 }
@@ -242,7 +190,7 @@ func (c *cluster) followed(ctx context.Context, t *token, what string, within ti
 	for _, g := range c.gateways[1:] {
 		began := time.Now()
 		for {
-			m, err := g.member(ctx, t)
+			m, err := g.Member(ctx, t.Token)
 			if err != nil {
 				return err
 			}

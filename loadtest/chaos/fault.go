@@ -58,7 +58,7 @@ func faultsOf(t *token, s settings) []*fault {
 		newFault("drained, its worker stopped", seconds(1, 4), both(stopped(syscall.SIGCONT), drained)),
 		newFault("removed, its worker stopped", seconds(1, 4), both(stopped(syscall.SIGKILL), removed)),
 	)...)
-	if t.module != nil {
+	if t.Module != nil {
 		all = append(all, staged()...)
 		all = append(all, waiting(underway()...)...)
 		all = append(all, waiting(pinFaults()...)...)
@@ -97,7 +97,7 @@ func both(first, second begins) begins {
 
 // signal sends a signal to the member's worker of a gateway. A member that has none just now is broken already.
 func (g *gateway) signal(ctx context.Context, t *token, s syscall.Signal) error {
-	m, err := g.member(ctx, t)
+	m, err := g.Member(ctx, t.Token)
 	if err != nil || m == nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func stopped(end syscall.Signal) begins {
 	return func(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
 		var pids []int
 		for _, g := range c.gateways {
-			m, err := g.member(ctx, t)
+			m, err := g.Member(ctx, t.Token)
 			if err != nil {
 				return nil, err
 			}
@@ -151,44 +151,44 @@ func leaving(m *pool.MemberStat) bool {
 func staying(m *pool.MemberStat) bool { return !leaving(m) }
 
 func drained(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
-	g, at := c.gateways[0], "/admin/v1/members/"+t.record.Name
-	order := g.order(ctx, http.MethodPost, at+"/drain", nil, nil)
+	g, at := c.gateways[0], "/admin/v1/members/"+t.Record.Name
+	order := g.Order(ctx, http.MethodPost, at+"/drain", nil, nil)
 	return func(ctx context.Context) error {
-		if err := g.order(ctx, http.MethodPost, at+"/resume", nil, nil); err != nil {
+		if err := g.Order(ctx, http.MethodPost, at+"/resume", nil, nil); err != nil {
 			return err
 		}
-		return c.followed(ctx, t, t.record.Name+" was resumed", followAfterDrain, staying)
-	}, errors.Join(order, c.followed(ctx, t, t.record.Name+" was drained", followWithin, leaving))
+		return c.followed(ctx, t, t.Record.Name+" was resumed", followAfterDrain, staying)
+	}, errors.Join(order, c.followed(ctx, t, t.Record.Name+" was drained", followWithin, leaving))
 }
 
 func removed(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
-	order := c.gateways[0].order(ctx, http.MethodDelete, "/admin/v1/members/"+t.record.Name, nil, nil)
-	return func(ctx context.Context) error { return c.add(ctx, t) }, errors.Join(order, c.followed(ctx, t, t.record.Name+" was removed", followWithin, leaving))
+	order := c.gateways[0].Order(ctx, http.MethodDelete, "/admin/v1/members/"+t.Record.Name, nil, nil)
+	return func(ctx context.Context) error { return c.add(ctx, t) }, errors.Join(order, c.followed(ctx, t, t.Record.Name+" was removed", followWithin, leaving))
 }
 
 // add has an operator add the member.
 func (c *cluster) add(ctx context.Context, t *token) error {
-	if err := c.gateways[0].order(ctx, http.MethodPost, "/admin/v1/members", t.record, nil); err != nil {
+	if err := c.gateways[0].Order(ctx, http.MethodPost, "/admin/v1/members", t.Record, nil); err != nil {
 		return err
 	}
-	return c.followed(ctx, t, t.record.Name+" was added", followAfterDrain, staying)
+	return c.followed(ctx, t, t.Record.Name+" was added", followAfterDrain, staying)
 }
 
 // visits is what the visitor does: it comes, has to serve on every gateway, and goes.
 func visits() []*fault {
 	return []*fault{newFault("a member more", seconds(2, 8), func(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
 		end := func(ctx context.Context) error {
-			if err := c.gateways[0].order(ctx, http.MethodDelete, "/admin/v1/members/"+t.record.Name, nil, nil); err != nil {
+			if err := c.gateways[0].Order(ctx, http.MethodDelete, "/admin/v1/members/"+t.Record.Name, nil, nil); err != nil {
 				return err
 			}
-			return c.followed(ctx, t, t.record.Name+" was removed", followAfterDrain, func(m *pool.MemberStat) bool { return m == nil })
+			return c.followed(ctx, t, t.Record.Name+" was removed", followAfterDrain, func(m *pool.MemberStat) bool { return m == nil })
 		}
 		if err := c.add(ctx, t); err != nil {
 			return end, err
 		}
 		for _, g := range c.gateways {
-			if err := g.until(ctx, visitorServes*c.slack, "has the visitor", func() error {
-				m, err := g.member(ctx, t)
+			if err := g.Until(ctx, visitorServes*c.slack, "has the visitor", func() error {
+				m, err := g.Member(ctx, t.Token)
 				if err == nil && (m == nil || m.State != pool.Active) {
 					err = fmt.Errorf("on %s the visitor is %+v", g.name, m)
 				}

@@ -18,6 +18,7 @@ import (
 	"keyway/lifecycle"
 	"keyway/lifecycle/adminapi"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -61,9 +62,9 @@ func twoGateways(t *testing.T) (c *cluster, first, second *adminOf, m *token) {
 		all[i] = &adminOf{m: &pool.MemberStat{Name: "m", State: pool.Active}, cleared: pool.Active}
 		srv := httptest.NewServer(all[i])
 		t.Cleanup(srv.Close)
-		c.gateways = append(c.gateways, &gateway{name: "a gateway", admin: srv.URL, http: srv.Client(), ended: make(chan struct{})})
+		c.gateways = append(c.gateways, &gateway{&rig.Gateway{Admin: srv.Listener.Addr().String(), HTTP: srv.Client()}, "a gateway"})
 	}
-	return c, all[0], all[1], &token{record: lifecycle.MemberRecord{Name: "m"}}
+	return c, all[0], all[1], &token{Token: &rig.Token{Record: lifecycle.MemberRecord{Name: "m"}}}
 }
 
 func TestAGatewayThatDoesNotFollowIsFoundOut(t *testing.T) {
@@ -107,15 +108,15 @@ func TestPINsThatAreTriedTooOftenAreFoundOut(t *testing.T) {
 			t.Parallel()
 			cl, first, _, m := twoGateways(t)
 			dir := t.TempDir()
-			m.record.PINFile = filepath.Join(dir, "pin")
-			m.module = &faulthsm.Module{Control: filepath.Join(dir, "control"), State: filepath.Join(dir, "state")}
-			m.serial = "4711 "
+			m.Record.PINFile = filepath.Join(dir, "pin")
+			m.Module = &faulthsm.Module{Control: filepath.Join(dir, "control"), State: filepath.Join(dir, "state")}
+			m.Serial = "4711 "
 			first.set(&pool.MemberStat{Name: "m", State: pool.Latched})
 			end, err := m.refused(t.Context(), cl, cl.gateways[:1], 10, c.seen, c.tries)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if b, err := os.ReadFile(m.record.PINFile); err != nil || string(b) != wrongPIN || !m.latching.Load() {
+			if b, err := os.ReadFile(m.Record.PINFile); err != nil || string(b) != wrongPIN || !m.latching.Load() {
 				t.Errorf("the PIN file holds %q, %v", b, err)
 			}
 			if err := m.setWrongPINs(c.after); err != nil {
@@ -126,7 +127,7 @@ func TestPINsThatAreTriedTooOftenAreFoundOut(t *testing.T) {
 			if broken := errors.As(err, &b) && b.promise == pinsTriedOnce; broken != c.broken || !broken && err != nil {
 				t.Errorf("%v", err)
 			}
-			if b, err := os.ReadFile(m.record.PINFile); err != nil || string(b) != userPIN || m.latching.Load() || len(first.orders) != 1 {
+			if b, err := os.ReadFile(m.Record.PINFile); err != nil || string(b) != rig.UserPIN || m.latching.Load() || len(first.orders) != 1 {
 				t.Errorf("afterwards the PIN file holds %q, %v; orders %q", b, err, first.orders)
 			}
 		})

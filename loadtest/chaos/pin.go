@@ -17,6 +17,7 @@ import (
 
 	"keyway/hsm"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -58,7 +59,7 @@ func (t *token) refused(ctx context.Context, c *cluster, on []*gateway, allowed 
 	if err := t.setWrongPINs(seen); err != nil {
 		return nil, err
 	}
-	if err := t.writePIN(wrongPIN); err != nil {
+	if err := t.WritePIN(wrongPIN); err != nil {
 		return nil, err
 	}
 	return t.latched(ctx, c, on, func(ctx context.Context) error {
@@ -67,7 +68,7 @@ func (t *token) refused(ctx context.Context, c *cluster, on []*gateway, allowed 
 			return err
 		}
 		if more := now - seen; more > tries || more < min(tries, 1) {
-			return &breach{pinsTriedOnce, fmt.Sprintf("%d wrong PINs were tried on %s, want %d to %d", more, t.record.Name, min(tries, 1), tries)}
+			return &breach{pinsTriedOnce, fmt.Sprintf("%d wrong PINs were tried on %s, want %d to %d", more, t.Record.Name, min(tries, 1), tries)}
 		}
 		return t.setWrongPINs(0) // as a login by hand does
 	}, allowed)
@@ -81,20 +82,20 @@ func (t *token) latched(ctx context.Context, c *cluster, on []*gateway, check fu
 		defer t.latching.Store(false)
 		var errs []error
 		for _, g := range on {
-			if err := g.until(ctx, latchesWithin, "has latched "+t.record.Name, func() error { return g.isLatched(ctx, t) }); err != nil {
+			if err := g.Until(ctx, latchesWithin, "has latched "+t.Record.Name, func() error { return g.isLatched(ctx, t) }); err != nil {
 				errs = append(errs, &breach{pinsTriedOnce, err.Error()})
 			}
 		}
 		if check != nil {
 			errs = append(errs, check(ctx))
 		}
-		errs = append(errs, t.writePIN(userPIN), t.module.Write(),
-			c.gateways[0].order(ctx, http.MethodPost, "/admin/v1/members/"+t.record.Name+"/clear-latch", nil, nil),
-			c.followed(ctx, t, "the latch of "+t.record.Name+" was cleared", followWithin, func(m *pool.MemberStat) bool { return m != nil && m.State != pool.Latched }))
+		errs = append(errs, t.WritePIN(rig.UserPIN), t.Module.Write(),
+			c.gateways[0].Order(ctx, http.MethodPost, "/admin/v1/members/"+t.Record.Name+"/clear-latch", nil, nil),
+			c.followed(ctx, t, "the latch of "+t.Record.Name+" was cleared", followWithin, func(m *pool.MemberStat) bool { return m != nil && m.State != pool.Latched }))
 		sleep(ctx, 1200*time.Millisecond) // a gateway whose member goes on hears of it as well, and does not show that
 		return errors.Join(errs...)
 	}
-	if err := t.module.Write(statements...); err != nil {
+	if err := t.Module.Write(statements...); err != nil {
 		return end, err
 	}
 	var errs []error
@@ -105,21 +106,21 @@ func (t *token) latched(ctx context.Context, c *cluster, on []*gateway, check fu
 }
 
 func (g *gateway) isLatched(ctx context.Context, t *token) error {
-	m, err := g.member(ctx, t)
+	m, err := g.Member(ctx, t.Token)
 	switch {
 	case err != nil:
 		return err
 	case m == nil:
-		return fmt.Errorf("%s is not there", t.record.Name)
+		return fmt.Errorf("%s is not there", t.Record.Name)
 	case m.State != pool.Latched:
-		return fmt.Errorf("%s is %s: %s", t.record.Name, m.State, m.Reason)
+		return fmt.Errorf("%s is %s: %s", t.Record.Name, m.State, m.Reason)
 	}
 	return nil
 }
 
 // wrongPINs is how many wrong PINs the module has counted since the last right one.
 func (t *token) wrongPINs() (int, error) {
-	f, err := os.Open(t.module.State)
+	f, err := os.Open(t.Module.State)
 	if err != nil {
 		return 0, err
 	}
@@ -129,15 +130,15 @@ func (t *token) wrongPINs() (int, error) {
 			return strconv.Atoi(w[2])
 		}
 	}
-	return 0, fmt.Errorf("%s has no count of the wrong PINs of %s", t.module.State, t.serialKey())
+	return 0, fmt.Errorf("%s has no count of the wrong PINs of %s", t.Module.State, t.serialKey())
 }
 
 // setWrongPINs makes the module believe that it has seen n wrong PINs.
 func (t *token) setWrongPINs(n int) error {
-	return os.WriteFile(t.module.State, fmt.Appendf(nil, "wrong-pins %s %d\n", t.serialKey(), n), 0o600)
+	return os.WriteFile(t.Module.State, fmt.Appendf(nil, "wrong-pins %s %d\n", t.serialKey(), n), 0o600)
 }
 
 // serialKey is the token's serial number as the module writes it.
 func (t *token) serialKey() string {
-	return hex.EncodeToString([]byte(strings.TrimRight(t.serial, " \x00")))
+	return hex.EncodeToString([]byte(strings.TrimRight(t.Serial, " \x00")))
 }

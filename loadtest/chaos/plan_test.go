@@ -12,16 +12,18 @@ import (
 	"time"
 
 	"keyway/lifecycle"
+	"keyway/loadtest/ask"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 )
 
 // fakeMembers are members that are only named.
 func fakeMembers() []*token {
 	var all []*token
 	for _, k := range kinds {
-		t := &token{record: lifecycle.MemberRecord{Name: k.name}, eddsa: k.module == "softhsm"}
+		t := &token{Token: &rig.Token{Record: lifecycle.MemberRecord{Name: k.name}, EdDSA: k.module == "softhsm"}}
 		if k.faulty {
-			t.module = &faulthsm.Module{}
+			t.Module = &faulthsm.Module{}
 		}
 		all = append(all, t)
 	}
@@ -95,12 +97,12 @@ func TestAPlanFollowsFromItsSeedAndSparesAMember(t *testing.T) {
 func TestWhatBreaksAPromise(t *testing.T) {
 	const deadline = 5 * time.Second
 	begun := time.Now().Add(-time.Minute)
-	sample1 := func(at, took time.Duration, err error, eddsa bool) sample {
-		return sample{question: "q", intended: begun.Add(at), took: took, err: err, eddsa: eddsa}
+	sample1 := func(at, took time.Duration, err error, eddsa bool) ask.Sample {
+		return ask.Sample{Question: "q", Intended: begun.Add(at), Took: took, Err: err, EdDSA: eddsa}
 	}
 	for _, c := range []struct {
 		name   string
-		s      sample
+		s      ask.Sample
 		spared int // softhsm 0, nss 1
 		want   Count
 		broken string
@@ -108,12 +110,12 @@ func TestWhatBreaksAPromise(t *testing.T) {
 		{"right", sample1(time.Second, time.Millisecond, nil, false), 1, Count{Right: 1}, ""},
 		{"failed", sample1(time.Second, time.Millisecond, errors.New("502"), false), 1, Count{Failed: 1}, noFailure},
 		{"late", sample1(time.Second, deadline+grace+1, nil, false), 1, Count{Late: 1}, noLateAnswer},
-		{"sent late, answered in time", sample{question: "q", intended: begun, took: deadline + 2*time.Second, late: 2 * time.Second}, 1, Count{Right: 1}, ""},
+		{"sent late, answered in time", ask.Sample{Question: "q", Intended: begun, Took: deadline + 2*time.Second, Late: 2 * time.Second}, 1, Count{Right: 1}, ""},
 		{"just in time", sample1(time.Second, deadline+grace, nil, false), 1, Count{Right: 1}, ""},
-		{"wrong", sample1(time.Second, time.Millisecond, wrong("x"), false), 1, Count{Wrong: 1}, noWrongAnswer},
+		{"wrong", sample1(time.Second, time.Millisecond, fmt.Errorf("%w: x", ask.ErrWrong), false), 1, Count{Wrong: 1}, noWrongAnswer},
 		{"Ed25519 without a token that has it", sample1(time.Second, time.Millisecond, errors.New("503"), true), 1, Count{Excused: 1}, ""},
 		{"Ed25519 with one", sample1(time.Second, time.Millisecond, errors.New("503"), true), 0, Count{Failed: 1}, noFailure},
-		{"a wrong one is never excused", sample1(time.Second, time.Millisecond, wrong("x"), true), 1, Count{Wrong: 1}, noWrongAnswer},
+		{"a wrong one is never excused", sample1(time.Second, time.Millisecond, fmt.Errorf("%w: x", ask.ErrWrong), true), 1, Count{Wrong: 1}, noWrongAnswer},
 	} {
 		r := newRecord(begun, deadline, fakeMembers())
 		r.spared = []sparing{{begun, c.spared}}
@@ -129,15 +131,15 @@ func TestWhatBreaksAPromise(t *testing.T) {
 	// While the machine stands still nothing is said about time, and a wrong answer is wrong; but it must not stand still for long.
 	stood := newRecord(begun, deadline, fakeMembers())
 	stood.spared = []sparing{{begun, 0}}
-	stood.sample(sample{question: "q", intended: begun.Add(time.Second), took: 2 * time.Second, late: 2 * time.Second})
+	stood.sample(ask.Sample{Question: "q", Intended: begun.Add(time.Second), Took: 2 * time.Second, Late: 2 * time.Second})
 	stood.sample(sample1(2*time.Second, time.Second, errors.New("504"), false))
-	stood.sample(sample1(2*time.Second, time.Second, wrong("x"), false))
+	stood.sample(sample1(2*time.Second, time.Second, fmt.Errorf("%w: x", ask.ErrWrong), false))
 	stood.sample(sample1(4*time.Second, time.Second, errors.New("504"), false))
 	stood.judge()
 	if got, want := *stood.counts["q"], (Count{Right: 1, Wrong: 1, Failed: 1, Stalled: 1}); got != want || stood.stood() != 2*time.Second || len(stood.broken) != 2 {
 		t.Errorf("around a stall: %+v, want %+v; stood %s; broken %v", got, want, stood.stood(), stood.broken)
 	}
-	stood.sample(sample{question: "q", intended: begun.Add(2 * time.Second), took: 7 * time.Second, late: 7 * time.Second})
+	stood.sample(ask.Sample{Question: "q", Intended: begun.Add(2 * time.Second), Took: 7 * time.Second, Late: 7 * time.Second})
 	stood.judge()
 	if last := stood.broken[len(stood.broken)-1]; last.Promise != canJudge {
 		t.Errorf("a machine that stood still for %s of a minute: %+v", stood.stood(), last)

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"keyway/loadtest/ask"
 	"slices"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ type record struct {
 	// stalls are the times in which this machine stood still for so long that nothing can be said about anybody's time, in the order they were
 	// noticed, and suspects are what failed or was late: it is judged when all stalls are known.
 	stalls   []stall
-	suspects []sample
+	suspects []ask.Sample
 }
 
 // stall is a time in which a request was to be sent and could not be.
@@ -116,56 +117,56 @@ func (r *record) since(t time.Time) float64 {
 }
 
 // sample counts what came of one request.
-func (r *record) sample(s sample) {
+func (r *record) sample(s ask.Sample) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.counts[s.question]
+	c := r.counts[s.Question]
 	if c == nil {
 		c = &Count{}
-		r.counts[s.question] = c
+		r.counts[s.Question] = c
 	}
-	n := int(s.intended.Sub(r.begun) / time.Second)
+	n := int(s.Intended.Sub(r.begun) / time.Second)
 	for len(r.seconds) <= n {
 		r.seconds = append(r.seconds, second{})
 	}
 	sec := &r.seconds[n]
-	end := s.intended.Add(s.took)
-	r.sentLate = max(r.sentLate, s.late)
-	if s.late > stalled {
-		r.stalls = append(r.stalls, stall{s.intended, s.intended.Add(s.late)})
+	end := s.Intended.Add(s.Took)
+	r.sentLate = max(r.sentLate, s.Late)
+	if s.Late > stalled {
+		r.stalls = append(r.stalls, stall{s.Intended, s.Intended.Add(s.Late)})
 	}
 	// The gateway's deadline begins when a request is sent. That it was sent late is this machine's doing, and is told apart.
-	tooLate := s.took-s.late > r.deadline+grace
-	excused := s.eddsa && !r.eddsaAble(s.intended, end)
+	tooLate := s.Took-s.Late > r.deadline+grace
+	excused := s.EdDSA && !r.eddsaAble(s.Intended, end)
 	switch {
-	case errors.Is(s.err, errWrong):
+	case errors.Is(s.Err, ask.ErrWrong):
 		c.Wrong++
 		sec.failed++
-		r.breakLocked(noWrongAnswer, fmt.Sprintf("%s: %v", s.question, s.err), end)
-	case excused && (s.err != nil || tooLate):
+		r.breakLocked(noWrongAnswer, fmt.Sprintf("%s: %v", s.Question, s.Err), end)
+	case excused && (s.Err != nil || tooLate):
 		c.Excused++
-	case s.err != nil || tooLate:
+	case s.Err != nil || tooLate:
 		r.suspects = append(r.suspects, s)
 	default:
 		c.Right++
-		sec.took = append(sec.took, s.took)
+		sec.took = append(sec.took, s.Took)
 	}
 }
 
 // judge decides about what failed or was late, when no more requests are under way.
 func (r *record) judge() {
 	for _, s := range r.suspects {
-		c, sec, end := r.counts[s.question], &r.seconds[int(s.intended.Sub(r.begun)/time.Second)], s.intended.Add(s.took)
+		c, sec, end := r.counts[s.Question], &r.seconds[int(s.Intended.Sub(r.begun)/time.Second)], s.Intended.Add(s.Took)
 		switch {
-		case slices.ContainsFunc(r.stalls, func(x stall) bool { return x.from.Before(end) && x.to.After(s.intended) }):
+		case slices.ContainsFunc(r.stalls, func(x stall) bool { return x.from.Before(end) && x.to.After(s.Intended) }):
 			c.Stalled++
 			continue
-		case s.err != nil:
+		case s.Err != nil:
 			c.Failed++
-			r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.question, s.err, s.took.Round(time.Millisecond)), end)
+			r.breakLocked(noFailure, fmt.Sprintf("%s: %v (after %s)", s.Question, s.Err, s.Took.Round(time.Millisecond)), end)
 		default:
 			c.Late++
-			r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.question, (s.took-s.late).Round(time.Millisecond)), end)
+			r.breakLocked(noLateAnswer, fmt.Sprintf("%s took %s", s.Question, (s.Took-s.Late).Round(time.Millisecond)), end)
 		}
 		sec.failed++
 	}
@@ -195,7 +196,7 @@ func (r *record) stood() (sum time.Duration) {
 func (r *record) eddsaAble(from, to time.Time) bool {
 	for i, s := range r.spared {
 		ends := i+1 < len(r.spared) && r.spared[i+1].at.Before(from)
-		if !ends && s.at.Before(to) && !r.members[s.member].eddsa {
+		if !ends && s.at.Before(to) && !r.members[s.member].EdDSA {
 			return false
 		}
 	}
@@ -267,7 +268,7 @@ func (r *record) breakLocked(promise, what string, at time.Time) {
 	b := Broken{Promise: promise, What: what, At: r.since(at)}
 	for _, s := range r.spared {
 		if s.at.Before(at) {
-			b.Spared = r.members[s.member].record.Name
+			b.Spared = r.members[s.member].Record.Name
 		}
 	}
 	for _, f := range r.faults {

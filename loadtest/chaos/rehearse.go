@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"keyway/loadtest/ask"
 	"keyway/pool"
 )
 
@@ -32,7 +33,11 @@ func rehearse(ctx context.Context, s settings, say io.Writer) (_ *Report, err er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	a, err := newAsker(ctx, c)
+	var urls []string
+	for _, g := range c.gateways {
+		urls = append(urls, g.URL())
+	}
+	a, err := ask.New(ctx, c.http, c.token, urls...)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +46,7 @@ func rehearse(ctx context.Context, s settings, say io.Writer) (_ *Report, err er
 	if s.dir != "" && rep != nil && rep.broke(noLeak) {
 		fmt.Fprintf(say, "chaos: what every goroutine does is at the end of the logs in %s\n", dir)
 		for _, g := range c.gateways {
-			err = errors.Join(err, g.dump())
+			err = errors.Join(err, g.Dump())
 		}
 		return rep, err
 	}
@@ -52,7 +57,7 @@ type rehearsal struct {
 	settings
 	c     *cluster
 	all   []*token // the members and the visitor
-	asker *asker
+	asker *ask.Asker
 	say   io.Writer
 	rec   *record
 	after []Resources // of each gateway
@@ -66,7 +71,7 @@ const (
 )
 
 func (r *rehearsal) run(ctx context.Context) (*Report, error) {
-	r.send(ctx, warmUp, func(sample) {})
+	r.send(ctx, warmUp, func(ask.Sample) {})
 	time.Sleep(settled)
 	before, err := r.c.resources(ctx)
 	if err != nil {
@@ -88,7 +93,7 @@ func (r *rehearsal) run(ctx context.Context) (*Report, error) {
 	for n := range r.c.gateways {
 		background.Go(func() { r.watch(watched, n) })
 	}
-	background.Go(func() { (&load{r.asker, r.rate, r.seed, 2 * r.deadline, r.rec.sample}).run(loaded) })
+	background.Go(func() { r.load(r.seed, r.rec.sample).Run(loaded) })
 	err = r.play(ctx, p)
 	if err == nil {
 		err = r.calm(ctx)
@@ -102,17 +107,22 @@ func (r *rehearsal) run(ctx context.Context) (*Report, error) {
 	return r.report(before), err
 }
 
+// load are requests at the run's rate, callers' mistakes also in rows.
+func (r *rehearsal) load(seed uint64, take func(ask.Sample)) *ask.Load {
+	return &ask.Load{Asker: r.asker, Rate: r.rate, Seed: seed, Wait: 2 * r.deadline, Take: take, Rows: true}
+}
+
 // send sends requests for a time.
-func (r *rehearsal) send(ctx context.Context, d time.Duration, take func(sample)) {
+func (r *rehearsal) send(ctx context.Context, d time.Duration, take func(ask.Sample)) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	(&load{r.asker, r.rate, r.seed + 1, 2 * r.deadline, take}).run(ctx)
+	r.load(r.seed+1, take).Run(ctx)
 }
 
 // play carries out the plan.
 func (r *rehearsal) play(ctx context.Context, p plan) error {
 	for i, part := range p {
-		fmt.Fprintf(r.say, "chaos: %4.0f s: %s is spared for %s\n", time.Since(r.rec.begun).Seconds(), r.all[part.spared].record.Name, part.lasts.Round(time.Second))
+		fmt.Fprintf(r.say, "chaos: %4.0f s: %s is spared for %s\n", time.Since(r.rec.begun).Seconds(), r.all[part.spared].Record.Name, part.lasts.Round(time.Second))
 		var lanes sync.WaitGroup
 		for m, events := range part.lanes {
 			lanes.Go(func() { r.lane(ctx, r.all[m], events) })
@@ -139,7 +149,7 @@ func (r *rehearsal) lane(ctx context.Context, t *token, events []event) {
 		if !sleep(ctx, e.after) {
 			return
 		}
-		over := r.rec.fault(t.record.Name, e.fault.name)
+		over := r.rec.fault(t.Record.Name, e.fault.name)
 		end, err := e.fault.begin(ctx, r.c, t)
 		r.failed(ctx, t, e.fault, err)
 		if err == nil {
@@ -161,7 +171,7 @@ func (r *rehearsal) failed(ctx context.Context, t *token, f *fault, err error) {
 	if b := (*breach)(nil); errors.As(err, &b) {
 		promise = b.promise
 	}
-	r.rec.breaks(promise, fmt.Sprintf("%s, %s: %v", t.record.Name, f.name, err))
+	r.rec.breaks(promise, fmt.Sprintf("%s, %s: %v", t.Record.Name, f.name, err))
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -183,7 +193,7 @@ func (r *rehearsal) handOver(ctx context.Context, next int) error {
 	for good := 0; good < 3; { // three times in a row
 		good++
 		for _, g := range r.c.gateways {
-			m, err := g.member(ctx, t)
+			m, err := g.Member(ctx, t.Token)
 			if err != nil {
 				return fmt.Errorf("asking for the members: %w", err)
 			}
@@ -197,10 +207,10 @@ func (r *rehearsal) handOver(ctx context.Context, next int) error {
 			}
 			if time.Since(began) > r.recovery && !late {
 				late = true
-				r.rec.breaks(comesBack, fmt.Sprintf("%s after %s: %s", t.record.Name, r.recovery, why))
+				r.rec.breaks(comesBack, fmt.Sprintf("%s after %s: %s", t.Record.Name, r.recovery, why))
 			}
 			if time.Since(began) > 10*r.recovery {
-				return fmt.Errorf("%s does not come back, so no member could be left able: %s", t.record.Name, why)
+				return fmt.Errorf("%s does not come back, so no member could be left able: %s", t.Record.Name, why)
 			}
 		}
 		if !sleep(ctx, 200*time.Millisecond) {
@@ -214,8 +224,8 @@ func (r *rehearsal) handOver(ctx context.Context, next int) error {
 // calm waits until every member serves everywhere, and a little longer.
 func (r *rehearsal) calm(ctx context.Context) error {
 	for _, t := range r.c.members {
-		if t.module != nil {
-			if err := t.module.Write(); err != nil {
+		if t.Module != nil {
+			if err := t.Module.Write(); err != nil {
 				return err
 			}
 		}

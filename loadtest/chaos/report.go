@@ -89,10 +89,10 @@ func (r *rehearsal) report(before []Resources) *Report {
 	out.Latency = latencyOf(all)
 	out.SentLate, out.Stood = float64(rec.sentLate.Microseconds())/1000, rec.stood().Seconds()
 	for _, t := range r.all {
-		out.Members = append(out.Members, t.record.Name)
+		out.Members = append(out.Members, t.Record.Name)
 	}
 	for i, s := range rec.spared {
-		f := Fault{Member: r.all[s.member].record.Name, Name: "spared", From: rec.since(s.at), To: float64(len(out.Seconds))}
+		f := Fault{Member: r.all[s.member].Record.Name, Name: "spared", From: rec.since(s.at), To: float64(len(out.Seconds))}
 		if i+1 < len(rec.spared) {
 			f.To = rec.since(rec.spared[i+1].at)
 		}

@@ -50,11 +50,11 @@ func (c *cluster) resources(ctx context.Context) (all []Resources, err error) {
 
 func (g *gateway) resources(ctx context.Context, members []*token) (Resources, error) {
 	out := Resources{Members: map[string]MemberResources{}}
-	st, err := g.stat(ctx)
+	st, err := g.Stat(ctx)
 	if err != nil {
 		return out, err
 	}
-	if out.Threads, out.Files, out.RSS, err = processOf(g.cmd.Process.Pid); err != nil {
+	if out.Threads, out.Files, out.RSS, err = processOf(g.PID()); err != nil {
 		return out, err
 	}
 	for _, m := range st.Members {
@@ -65,10 +65,10 @@ func (g *gateway) resources(ctx context.Context, members []*token) (Resources, e
 			}
 		}
 		for _, t := range members {
-			if t.record.Name != m.Name || t.module == nil || m.PID == 0 {
+			if t.Record.Name != m.Name || t.Module == nil || m.PID == 0 {
 				continue
 			}
-			c, err := t.module.Conn(ctx, m.PID)
+			c, err := t.Module.Conn(ctx, m.PID)
 			if err != nil {
 				return out, err
 			}
@@ -87,11 +87,11 @@ func (g *gateway) resources(ctx context.Context, members []*token) (Resources, e
 
 // goroutines asks the gateway's metrics.
 func (g *gateway) goroutines(ctx context.Context) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.admin+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.Admin+"/metrics", nil)
 	if err != nil {
 		return 0, err
 	}
-	res, err := g.http.Do(req)
+	res, err := g.HTTP.Do(req)
 	if err != nil {
 		return 0, err
 	}
@@ -102,7 +102,7 @@ func (g *gateway) goroutines(ctx context.Context) (int, error) {
 			return strconv.Atoi(v)
 		}
 	}
-	return 0, fmt.Errorf("%s/metrics (%s) has no go_goroutines", g.admin, res.Status)
+	return 0, fmt.Errorf("%s/metrics (%s) has no go_goroutines", "http://"+g.Admin, res.Status)
 }
 
 // processOf counts what process pid holds.

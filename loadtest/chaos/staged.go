@@ -20,7 +20,7 @@ func withRules(name string, lasts span, statements ...faulthsm.Statement) *fault
 func ruled(statements ...faulthsm.Statement) begins {
 	return func(_ context.Context, _ *cluster, t *token) (func(context.Context) error, error) {
 		// Rules that go let the calls go on that hang in them.
-		return func(context.Context) error { return t.module.Write() }, t.module.Write(statements...)
+		return func(context.Context) error { return t.Module.Write() }, t.Module.Write(statements...)
 	}
 }
 
@@ -29,7 +29,7 @@ func atOnce(name string, e faulthsm.Effect) *fault {
 	return newFault(name, seconds(.1, 1), func(ctx context.Context, _ *cluster, t *token) (func(context.Context) error, error) {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		all, err := t.module.Conns(ctx)
+		all, err := t.Module.Conns(ctx)
 		for _, c := range all {
 			_ = c.Now(ctx, e) // one that crashes, or is gone meanwhile, does not answer
 			_ = c.Close()
@@ -155,7 +155,7 @@ func underway() []*fault {
 // leaking lets each call lose memory, until the worker is so large that it must be replaced.
 func leaking(_ context.Context, c *cluster, t *token) (func(context.Context) error, error) {
 	return func(ctx context.Context) error {
-		if err := t.module.Write(); err != nil {
+		if err := t.Module.Write(); err != nil {
 			return err
 		}
 		for _, g := range c.gateways {
@@ -164,7 +164,7 @@ func leaking(_ context.Context, c *cluster, t *token) (func(context.Context) err
 			}
 		}
 		return nil
-	}, t.module.Write(rule("crypto", faulthsm.Leak(4*megabyte)))
+	}, t.Module.Write(rule("crypto", faulthsm.Leak(4*megabyte)))
 }
 
 // replacedWithin is how soon a worker that has grown too large must be replaced; its memory is looked at once a second.
@@ -174,7 +174,7 @@ const replacedWithin = 10 * time.Second
 // not the gateway's doing.
 func (g *gateway) replaced(ctx context.Context, t *token) error {
 	for began := time.Now(); ; {
-		m, err := g.member(ctx, t)
+		m, err := g.Member(ctx, t.Token)
 		if err != nil || m == nil || m.PID <= 1 {
 			return err
 		}
@@ -187,7 +187,7 @@ func (g *gateway) replaced(ctx context.Context, t *token) error {
 		case rss < maxMemory:
 			return nil
 		case time.Since(began) > replacedWithin:
-			return &breach{leaksEnd, fmt.Sprintf("the worker of %s on %s has %d MiB after %s, of at most %d", t.record.Name, g.name, rss/megabyte, replacedWithin, maxMemory/megabyte)}
+			return &breach{leaksEnd, fmt.Sprintf("the worker of %s on %s has %d MiB after %s, of at most %d", t.Record.Name, g.name, rss/megabyte, replacedWithin, maxMemory/megabyte)}
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
 			return ctx.Err()

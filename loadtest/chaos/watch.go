@@ -23,11 +23,11 @@ func (r *rehearsal) watch(ctx context.Context, n int) {
 		may := map[string]bool{} // latch: asked before the states are, and afterwards
 		latching := func() {
 			for _, t := range r.all {
-				may[t.record.Name] = may[t.record.Name] || t.latching.Load()
+				may[t.Record.Name] = may[t.Record.Name] || t.latching.Load()
 			}
 		}
 		latching()
-		st, err := g.stat(ctx)
+		st, err := g.Stat(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -44,7 +44,7 @@ func (r *rehearsal) watch(ctx context.Context, n int) {
 			if m.State == pool.Latched && !may[m.Name] {
 				r.rec.breaks(comesBack, fmt.Sprintf("%s latched on %s, and no PIN was wrong: %s", m.Name, g.name, m.Reason))
 			}
-			if !ok || again != s || m.Name != r.all[s.member].record.Name {
+			if !ok || again != s || m.Name != r.all[s.member].Record.Name {
 				continue
 			}
 			if was.sparing != s {
@@ -56,8 +56,8 @@ func (r *rehearsal) watch(ctx context.Context, n int) {
 			}
 		}
 		for _, t := range r.all {
-			if !there[t.record.Name] {
-				r.rec.state(n+1, t.record.Name, "removed", "")
+			if !there[t.Record.Name] {
+				r.rec.state(n+1, t.Record.Name, "removed", "")
 			}
 		}
 	}

@@ -53,6 +53,9 @@ func (g *Gateway) Start(keyway, config, logFile string) (err error) {
 	return nil
 }
 
+// PID is the gateway's process.
+func (g *Gateway) PID() int { return g.cmd.Process.Pid }
+
 // Until repeats f until it returns nil, for at most d.
 func (g *Gateway) Until(ctx context.Context, d time.Duration, what string, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
