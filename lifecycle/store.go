@@ -19,6 +19,8 @@ var (
 	ErrNoCustody = errors.New("no custody token is configured: keys are made in it, so add a custody section to the configuration")
 	// ErrUnaudited: a transaction changed something and said nothing of it in the audit log, so nothing was changed. It is a mistake in this program.
 	ErrUnaudited = errors.New("a change without an entry in the audit log was not made")
+	// ErrLogDamaged: the audit log in the database is not as it was written.
+	ErrLogDamaged = errors.New("the audit log in the database is damaged")
 	// ErrUnavailable: the database cannot be reached, or too many others are changing it. Nothing was changed here; the same once
 	// more, later, is right.
 	ErrUnavailable = errors.New("the store does not answer")

@@ -141,24 +141,14 @@ func (c *adminClient) do(ctx context.Context, method, path string, in, out any) 
 	if in != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != "" {
-		r.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	answer, err := c.http.Do(r)
+	answer, err := c.send(c.http, r)
 	if err != nil {
-		return fmt.Errorf("asking %s: %w; is keyway running there?", c.url, errors.Unwrap(err))
+		return err
 	}
 	defer answer.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("reading the answer of %s: %w", c.url, err)
-	}
-	if answer.StatusCode >= 300 {
-		var p adminapi.Problem
-		if err := json.Unmarshal(b, &p); err != nil || p.Kind == "" {
-			return fmt.Errorf("%s answered %s: is that the operators' API?", c.url, answer.Status)
-		}
-		return &problemError{p}
 	}
 	if out == nil || len(b) == 0 {
 		return nil
@@ -167,6 +157,30 @@ func (c *adminClient) do(ctx context.Context, method, path string, in, out any) 
 		return fmt.Errorf("the answer of %s is not what was expected: is it of the same version? %w", c.url, err)
 	}
 	return nil
+}
+
+// send sends a request and returns its answer, whose body the caller closes, unless it is a failure.
+func (c *adminClient) send(h *http.Client, r *http.Request) (*http.Response, error) {
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	answer, err := h.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w; is keyway running there?", c.url, errors.Unwrap(err))
+	}
+	if answer.StatusCode < 300 {
+		return answer, nil
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.url, err)
+	}
+	var p adminapi.Problem
+	if err := json.Unmarshal(b, &p); err != nil || p.Kind == "" {
+		return nil, fmt.Errorf("%s answered %s: is that the operators' API?", c.url, answer.Status)
+	}
+	return nil, &problemError{p}
 }
 
 // problemError is a failure that the API told.

@@ -23,6 +23,7 @@ type config struct {
 	TLS       *tlsConfig      `yaml:"tls"`
 	Admin     adminConfig     `yaml:"admin"`
 	Store     storeConfig     `yaml:"store"`
+	Audit     auditConfig     `yaml:"audit"`
 	Custody   *custodyConfig  `yaml:"custody"`
 	Pools     []poolConfig    `yaml:"pools"`
 	Default   string          `yaml:"default_pool"` // serves random bytes and keys made without naming a pool
@@ -69,6 +70,11 @@ type postgresConfig struct {
 	DSN            string `yaml:"dsn"` // without a password
 	PasswordFile   string `yaml:"password_file"`
 	MaxConnections int    `yaml:"max_connections"` // that read
+}
+
+type auditConfig struct {
+	// KeyFile holds the key that this node signs checkpoints of the audit log with. It is made where it is not there.
+	KeyFile string `yaml:"key_file"`
 }
 
 type custodyConfig struct {
@@ -153,6 +159,7 @@ func (c *config) setDefaults() {
 			or(&p.Members[j].Isolation, "worker")
 		}
 	}
+	or(&c.Audit.KeyFile, filepath.Join(filepath.Dir(c.Store.Path), "audit.key")) // beside the database, or the configuration
 	if c.Store.Postgres != nil {
 		or(&c.Store.Postgres.MaxConnections, 8)
 	}

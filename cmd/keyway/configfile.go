@@ -124,7 +124,7 @@ func zeros(path string, n *yaml.Node) (out []*wrongField) {
 
 // resolve reads relative paths as from dir.
 func (c *config) resolve(dir string) {
-	absolute(dir, &c.Store.Path)
+	absolute(dir, &c.Store.Path, &c.Audit.KeyFile)
 	if c.Store.Postgres != nil {
 		absolute(dir, &c.Store.Postgres.PasswordFile)
 	}

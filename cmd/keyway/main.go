@@ -95,7 +95,7 @@ func rootCommand(out *output) *cobra.Command {
 	}
 	c.SetHelpCommand(helpCommand(c))
 	admin := &adminFlags{out: out}
-	c.AddCommand(devCommand(out), serveCommand(out), workerCommand(), backupCommand(out), restoreCommand(out), keyCommand(out, admin), memberCommand(out, admin), clientCommand(out, admin), grantCommand(out, admin), versionCommand(out))
+	c.AddCommand(devCommand(out), serveCommand(out), workerCommand(), backupCommand(out), restoreCommand(out), keyCommand(out, admin), memberCommand(out, admin), clientCommand(out, admin), grantCommand(out, admin), auditCommand(out, admin), versionCommand(out))
 	return c
 }
 

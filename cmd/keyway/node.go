@@ -38,6 +38,7 @@ type node struct {
 	custody   *lifecycle.Custody
 	custodyUp bool // the custody token was there when the node started
 	manager   *lifecycle.Manager
+	auditLog  *lifecycle.AuditLog
 	catalogue *lifecycle.Catalogue
 	pools     map[string]*pool.Pool
 	members   map[string]*lifecycle.Membership
@@ -66,6 +67,9 @@ func openNode(ctx context.Context, cfg *config, l bound, log *slog.Logger) (n *n
 		return n, err
 	}
 	if err := n.openStore(ctx); err != nil {
+		return n, err
+	}
+	if err := n.openAudit(ctx); err != nil {
 		return n, err
 	}
 	if n.telemetry, err = startTelemetry(ctx, cfg.Telemetry, log); err != nil {

@@ -84,7 +84,7 @@ func (n *node) openAdmin() error {
 	}
 	host, _, _ := net.SplitHostPort(n.cfg.Admin.Listen)
 	api := adminapi.New(adminapi.Config{
-		Manager: n.manager, Pools: n.admins, DefaultPool: n.cfg.Default, Admins: admins,
+		Manager: n.manager, Pools: n.admins, DefaultPool: n.cfg.Default, Admins: admins, Audit: n.auditLog,
 		Metrics: n.telemetry.metrics, OpenMetrics: loopback(host), Log: n.log,
 		Changed: func(ctx context.Context) {
 			if err := n.catalogue.Refresh(ctx); err != nil {

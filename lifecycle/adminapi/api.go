@@ -63,6 +63,8 @@ type Config struct {
 	// DefaultPool is meant where a request names none.
 	DefaultPool string
 	Admins      []Admin
+	// Audit lists and exports the audit log; nil: there is none here.
+	Audit *lifecycle.AuditLog
 	// Changed is called after every successful change, before it is answered, so that this process's gateway
 	// has heard of it by then. Optional.
 	Changed func(context.Context)
@@ -135,6 +137,9 @@ func (a *API) routes() map[string]handler {
 		"POST /admin/v1/grants":               a.createGrant,
 		"GET /admin/v1/grants":                a.listGrants,
 		"DELETE /admin/v1/grants/{id}":        a.deleteGrant,
+
+		"GET /admin/v1/audit/entries": a.listEntries,
+		"POST /admin/v1/audit/export": a.exportLog,
 	}
 }
 
@@ -178,6 +183,8 @@ func (a *API) bound(h handler) http.Handler {
 		switch v := v.(type) {
 		case nil:
 			w.WriteHeader(http.StatusNoContent)
+		case streamed:
+			a.stream(w, r.WithContext(lifecycle.WithAuth(r.Context(), auth)), v)
 		case created:
 			writeJSON(w, http.StatusCreated, v.v)
 		default:

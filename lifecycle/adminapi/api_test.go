@@ -110,6 +110,11 @@ func TestEveryRoute(t *testing.T) {
 		t.Errorf("clients: %v", l)
 	}
 
+	if p := do("GET /admin/v1/audit/entries", "/audit/entries?key=k&limit=3", "", 200); len(p["entries"].([]any)) != 3 || p["next"] == nil {
+		t.Errorf("the log: %v", p)
+	}
+	delete(left, "POST /admin/v1/audit/export") // TestTheLogIsExported
+
 	for r := range left {
 		t.Errorf("the test does not call %s", r)
 	}

@@ -16,6 +16,7 @@ import (
 	"keyway/hsm"
 	"keyway/hsm/soft"
 	"keyway/lifecycle"
+	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 	"keyway/lifecycle/sqlstore"
 	"keyway/pool"
@@ -25,13 +26,14 @@ const token = TokenPrefix + "of-the-operator-alice"
 
 // house is the API on a real manager and a real pool of embedded tokens.
 type house struct {
-	t       *testing.T
-	api     *API
-	store   lifecycle.Store
-	log     *lockedLog
-	pool    *pool.Pool
-	changed int           // how often Changed was called
-	hold    chan struct{} // closed: the token called slow opens
+	t        *testing.T
+	api      *API
+	store    lifecycle.Store
+	log      *lockedLog
+	pool     *pool.Pool
+	changed  int           // how often Changed was called
+	verifier string        // of the log's key
+	hold     chan struct{} // closed: the token called slow opens
 }
 
 // lockedLog keeps what is logged.
@@ -105,7 +107,16 @@ func newHouse(t *testing.T, change func(*Config)) *house {
 			}
 		},
 	})
+	secret, err := audit.NewLogKey("node/test")
+	must(t, err)
+	logKey, err := audit.ParseLogKey(secret)
+	must(t, err)
+	auditLog, err := lifecycle.OpenAuditLog(ctx, lifecycle.AuditLogConfig{Store: store, Key: logKey})
+	must(t, err)
+	t.Cleanup(func() { _ = auditLog.Close(ctx) })
+	h.verifier = logKey.VerifierKey()
 	cfg := Config{
+		Audit:       auditLog,
 		Manager:     lifecycle.NewManager(lifecycle.ManagerConfig{Store: store, Custody: custody, Log: log}),
 		Pools:       map[string]Members{"default": members},
 		DefaultPool: "default",

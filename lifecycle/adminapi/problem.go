@@ -36,6 +36,7 @@ const (
 	kindMemberState     kind = "member_state"    // the member's state does not allow the command
 	kindUnknownOutcome  kind = "unknown_outcome" // the store may have changed or not
 	kindLastMember      kind = "last_member"     // nobody would be left to serve; force does it
+	kindLogDamaged      kind = "log_damaged"     // the audit log is not as it was written
 	kindMisfit          kind = "misfit"          // the token does not fit the pool; cause says in which way
 )
 
@@ -60,6 +61,7 @@ var kinds = map[kind]struct {
 	kindUnavailable:     {503, "The service is unavailable"},
 	kindDeadline:        {504, "The operation took too long"},
 	kindUnknownOutcome:  {504, "It is not known whether this took place"},
+	kindLogDamaged:      {500, "The audit log was changed"},
 	kindInternal:        {500, "Something went wrong here"},
 }
 
@@ -102,6 +104,8 @@ func outward(err error) *failure {
 		return f
 	case errors.As(err, &misfit): // before what the token said, which it holds
 		return as(kindMisfit)
+	case errors.Is(err, lifecycle.ErrLogDamaged):
+		return as(kindLogDamaged)
 	case errors.Is(err, lifecycle.ErrOutcomeUnknown):
 		return as(kindUnknownOutcome)
 	case errors.Is(err, lifecycle.ErrUnavailable):

@@ -30,6 +30,7 @@ func TestEveryErrorHasItsKind(t *testing.T) {
 	f(problem(kindMalformed, "x"), kindMalformed)
 	f(lifecycle.ErrInvalid, kindMalformed)
 	f(lifecycle.ErrExists, kindExists)
+	f(lifecycle.ErrRewritten, kindLogDamaged)
 	f(&lifecycle.Misfit{Cause: lifecycle.CausePIN, Err: &hsm.Error{Code: hsm.PinIncorrect, Function: hsm.FnLogin}}, kindMisfit)
 	f(lifecycle.ErrNoCustody, kindUnavailable)
 	f(fmt.Errorf("%w: %w", lifecycle.ErrUnavailable, context.DeadlineExceeded), kindUnavailable)

@@ -4,22 +4,16 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
+	"keyway/lifecycle"
 	"keyway/lifecycle/audit"
 	"keyway/lifecycle/key"
 )
 
 // rowsAtOnce is how many rows one statement writes or reads where there may be many.
 const rowsAtOnce = 200
-
-// hostNode is the name of this machine as the log has it.
-func hostNode() audit.Name {
-	host, _ := os.Hostname()
-	return audit.NameOf(host)
-}
 
 // Append puts entries at the end of the log. The head of the log stays locked until the transaction ends, so that two who append at once
 // do so one after the other.
@@ -73,7 +67,7 @@ func (t *transaction) lockLog(n int) (audit.Tree, error) {
 	var size int64
 	err := t.returning("UPDATE audit_head SET size = size + ? WHERE one = 1 RETURNING size", n).Scan(&size)
 	if errors.Is(err, sql.ErrNoRows) {
-		return audit.Tree{}, errors.New("store: the head of the audit log is gone: somebody has changed the database; restore a backup")
+		return audit.Tree{}, fmt.Errorf("%w: its head is gone: somebody has removed it", lifecycle.ErrLogDamaged)
 	}
 	if err != nil {
 		return audit.Tree{}, fmt.Errorf("store: audit log: %w", err)
@@ -125,7 +119,7 @@ func (t *transaction) Entries(from int64, limit int) ([][]byte, error) {
 			return nil, err
 		}
 		if seq != from+int64(len(out)) {
-			return nil, fmt.Errorf("store: entry %d of the audit log is missing: somebody has removed it from the database", from+int64(len(out)))
+			return nil, fmt.Errorf("%w: entry %d is missing: somebody has removed it", lifecycle.ErrLogDamaged, from+int64(len(out)))
 		}
 		out = append(out, []byte(leaf))
 	}
@@ -162,7 +156,7 @@ func (t *transaction) ReadHashes(indexes []int64) ([]audit.TreeHash, error) {
 		rest = rest[n:]
 	}
 	if found != len(place) {
-		return nil, fmt.Errorf("store: %d of %d hashes of the audit log are missing: somebody has removed them from the database", len(place)-found, len(place))
+		return nil, fmt.Errorf("%w: %d of %d hashes are missing: somebody has removed them", lifecycle.ErrLogDamaged, len(place)-found, len(place))
 	}
 	return out, nil
 }

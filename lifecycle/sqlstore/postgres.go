@@ -99,7 +99,7 @@ func OpenPostgres(ctx context.Context, p Postgres) (*Store, error) {
 		db.SetConnMaxLifetime(30 * time.Minute) // so that a node finds its way back after a fail-over
 		return db
 	}
-	s := &Store{read: pool(p.MaxConns), write: pool(maxWriters), dialect: postgresDialect, node: hostNode()}
+	s := &Store{read: pool(p.MaxConns), write: pool(maxWriters), dialect: postgresDialect, node: lifecycle.HostNode()}
 	s.feed = newFeed(func(ctx context.Context) (*pgx.Conn, error) {
 		c := cfg.Copy()
 		if err := p.password(ctx, c); err != nil {

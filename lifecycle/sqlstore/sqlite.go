@@ -63,7 +63,7 @@ func open(ctx context.Context, path string, schema func(*Store) error) (*Store, 
 	}
 	read.SetMaxOpenConns(4)
 	read.SetMaxIdleConns(4)
-	s := &Store{read: read, write: write, dialect: sqliteDialect, node: hostNode()}
+	s := &Store{read: read, write: write, dialect: sqliteDialect, node: lifecycle.HostNode()}
 	if err := s.prepare(ctx, filepath.Dir(path), schema); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", path, adviseSQLite(err)), s.Close())
 	}
