@@ -239,7 +239,7 @@ func TestWhatIsNotThereIsTold(t *testing.T) {
 	y.add(r, lifecycle.AddOptions{})
 	// The same token by the same words is known without a login, by other words from what it says of itself, Root KEK or not.
 	f(func(x *lifecycle.MemberRecord) { x.Name, x.PINFile = "m2", "/nowhere/pin" }, lifecycle.CauseTaken, "member m1 of pool default")
-	must(t, y.works.store.Update(t.Context(), func(tx lifecycle.Tx) error { return tx.DeleteKEK(lifecycle.KEKRoot, "default/m1") }))
+	must(t, y.works.custody.ForgetRoot(t.Context(), "test", "default/m1"))
 	serial := y.m.Stat().Members[0].Serial
 	f(func(x *lifecycle.MemberRecord) { x.Name, x.TokenLabel, x.TokenSerial = "m2", "", serial }, lifecycle.CauseTaken, "member m1 of pool default")
 }
