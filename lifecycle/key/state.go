@@ -83,7 +83,12 @@ func (e Event) String() string {
 // ErrTransition is wrapped by the error of [Next] for a move the standard does not know.
 var ErrTransition = errors.New("illegal transition")
 
-// transitions is figure 3 of SP 800-57 part 1 rev. 5 as data.
+// transitions is figure 3 of SP 800-57 part 1 rev. 5 as data, as far as it holds for every type of key: what goes for
+// some types only is in [NextOf]. Section by section: 7.1 transitions 2 to 4 (pre-active), 7.2 transitions 6 to 8
+// (active; 5, to destroyed, is for some types), 7.3 transitions 10 to 12 (suspended; 9, to destroyed, is for some
+// types), 7.4 (deactivated), 7.5 (compromised), 7.6 (a destroyed key can still turn out to have been compromised).
+// To destroy a pre-active version is KMIP's Destroy, to declare it compromised its Revoke with that reason; a Revoke for
+// another reason is Deactivate, and on a version that is neither active nor suspended an error.
 var transitions = map[State]map[Event]State{
 	PreActive:   {Activate: Active, Compromise: Compromised, Destroy: Destroyed},
 	Active:      {Suspend: Suspended, Deactivate: Deactivated, Compromise: Compromised},
