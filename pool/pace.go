@@ -14,7 +14,7 @@ const (
 	outlierTimes = 5                     // the time that 99 of 100 of its sort stay below
 	outlierMin   = 50 * time.Millisecond // shorter ones are not worth a second try
 	riseEvery    = 5 * time.Millisecond  // at most once in this time does an estimate rise
-	paceKnown    = 50                    // operations after which a member's pace for a sort is known
+	paceKnown    = 20                    // operations after which a member's pace for a sort is known
 )
 
 // sorts is how many sorts of operations are told apart; those that share a place are taken for one.

@@ -26,8 +26,8 @@ type Load struct {
 	Seed  uint64
 	// Rows: now and then a caller makes one mistake after the other: breakers count failures in a row, and its own must not trip them.
 	Rows bool
-	Wait  time.Duration // for an answer: longer than is allowed, so that a late one is told from none
-	Take  func(Sample)  // called for each request, from any goroutine
+	Wait time.Duration // for an answer: longer than is allowed, so that a late one is told from none
+	Take func(Sample)  // called for each request, from any goroutine
 }
 
 const mistakesEvery, mistakesRun = 400, 80
