@@ -14,6 +14,7 @@ const (
 	outlierTimes = 5                     // the time that 99 of 100 of its sort stay below
 	outlierMin   = 50 * time.Millisecond // shorter ones are not worth a second try
 	riseEvery    = 5 * time.Millisecond  // at most once in this time does an estimate rise
+	paceLeast    = 100_000               // nanoseconds, below which it need not rise step by step
 	paceKnown    = 20                    // operations after which a member's pace for a sort is known
 )
 
@@ -55,16 +56,16 @@ func (p *pace) observe(d time.Duration, at int64) {
 	rises := at-rose >= int64(riseEvery) && float64(d) > math.Float64frombits(p.high.Load()) && p.rose.CompareAndSwap(rose, at)
 	for {
 		old := p.high.Load()
-		was, now := math.Float64frombits(old)*faded, float64(d)
+		was, now := math.Float64frombits(old), float64(d)
 		switch {
-		case fresh:
-			now = max(was, now)
-		case now > was && rises:
-			now = min(now, was*1.1)
+		case now > was && (fresh || rises):
+			if !fresh {
+				now = min(now, max(was*1.1, paceLeast))
+			}
 		case now > was:
 			now = was
-		default:
-			now = was * 0.999
+		default: // it fades to no less than what was seen now
+			now = max(now, was*faded*0.999)
 		}
 		if p.high.CompareAndSwap(old, math.Float64bits(now)) {
 			return

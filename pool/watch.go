@@ -78,9 +78,6 @@ func (s *slot) judge(now time.Time, spend func(j *job, brisk bool) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, m := s.job, s.g.m
-	late := func() bool {
-		return !j.met.Load() && (j.impatient(now) && spend(j, false) || j.outlying(now, &m.load) && spend(j, true))
-	}
 	switch {
 	case j == nil || j.state.Load() != running:
 	case now.Sub(j.started) >= j.limit:
@@ -89,9 +86,17 @@ func (s *slot) judge(now time.Time, spend func(j *job, brisk bool) bool) {
 		m.hung.Add(1)
 		m.failures.Add(1)
 		m.log.Error("operation hangs", "operation", j.op.Kind.String(), "after", j.limit)
-	case late() && j.hurry():
-		m.slow.Add(1)
-		m.load.penalise(j.class)
+	case j.met.Load():
+	case j.impatient(now) && spend(j, false):
+		if j.hurry() {
+			m.slow.Add(1)
+			m.load.penalise(j.class)
+		}
+	case j.outlying(now, &m.load) && spend(j, true):
+		if j.hurry() { // it may be no more than slow, which is no failure
+			m.slow.Add(1)
+			m.load.sample(j.class, now.Sub(j.started))
+		}
 	}
 }
 
