@@ -192,3 +192,43 @@ func TestTheLogIsListed(t *testing.T) {
 		}
 	}
 }
+
+// What becomes of clients and grants is in the log, with who ordered it and how that is known.
+func TestTheLogTellsOfClientsAndGrants(t *testing.T) {
+	ctx := lifecycle.WithAuth(context.Background(), audit.ByCertificate)
+	w := newWorks(t, openStore(t), soft.New("custody"), &faults{}) // which compares the log with the state
+	_, err := w.manager.CreateClient(ctx, "anna", key.Client{Name: "app", Groups: []string{"web"}, Rate: 2.5, Burst: 3})
+	must(t, err)
+	_, err = w.manager.CreateClient(ctx, "anna", key.Client{Name: "gone", CertHashes: []string{key.HashToken("certificate")}})
+	must(t, err)
+	_, err = w.manager.NewToken(ctx, "anna", "app")
+	must(t, err)
+	var ids []int64
+	for _, g := range []key.Grant{{Client: "app", Pattern: "*", Usages: key.Sign}, {Group: "web", Pattern: "k*", Usages: key.Verify}} {
+		g, err := w.manager.CreateGrant(ctx, "anna", g)
+		must(t, err)
+		ids = append(ids, g.ID)
+	}
+	must(t, w.manager.DeleteGrant(ctx, "anna", ids[0]))
+	must(t, w.manager.DeleteClient(ctx, "anna", "gone"))
+	for _, g := range []key.Grant{{Client: "app", Pattern: "with a space", Usages: key.Sign}, {Client: "app", Pattern: "schlüssel", Usages: key.Sign}} {
+		if _, err := w.manager.CreateGrant(ctx, "anna", g); !errors.Is(err, lifecycle.ErrInvalid) {
+			t.Errorf("pattern %q, which the log cannot write: %v, want ErrInvalid", g.Pattern, err)
+		}
+	}
+	storetest.CheckLog(t, w.store)
+	must(t, w.store.View(ctx, func(tx lifecycle.Tx) error {
+		leaves, err := tx.Entries(1, 100)
+		for _, l := range leaves {
+			e, err := audit.Decode(l)
+			must(t, err)
+			if e.Actor != (audit.Actor{Name: "anna", Auth: audit.ByCertificate}) {
+				t.Errorf("%s is said to be by %+v", e.Action, e.Actor)
+			}
+		}
+		if len(leaves) != 7 {
+			t.Errorf("%d entries, want 7", len(leaves))
+		}
+		return err
+	}))
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -159,7 +160,7 @@ func (c *config) setDefaults() {
 			or(&p.Members[j].Isolation, "worker")
 		}
 	}
-	or(&c.Audit.KeyFile, filepath.Join(filepath.Dir(c.Store.Path), "audit.key")) // beside the database, or the configuration
+	or(&c.Audit.KeyFile, filepath.Join(c.stateDir(), "audit.key"))
 	if c.Store.Postgres != nil {
 		or(&c.Store.Postgres.MaxConnections, 8)
 	}
@@ -178,6 +179,15 @@ func (c *config) setDefaults() {
 	or(&t.LogFormat, "text")
 	or(&t.LogLevel, "info")
 	or(&t.ServiceName, "keyway")
+}
+
+// stateDir is where what a node makes lies: beside its database, or with PostgreSQL where systemd says; otherwise beside the configuration.
+func (c *config) stateDir() string {
+	if c.Store.Postgres == nil {
+		return filepath.Dir(c.Store.Path)
+	}
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return first
 }
 
 func or[T comparable](v *T, d T) {

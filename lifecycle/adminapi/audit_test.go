@@ -18,7 +18,11 @@ func TestTheLogIsExported(t *testing.T) {
 	v, err := audit.NewVerifier(h.verifier)
 	must(t, err)
 	w := h.send("POST", "/admin/v1/audit/export", "")
-	r, err := audit.Verify(w.Body, audit.Options{Trusted: []audit.Verifier{v}})
+	r, err := audit.Verify(w.Body, audit.Options{Trusted: []audit.Verifier{v}, Each: func(e *audit.Entry) {
+		if want := (audit.Actor{Name: "alice", Auth: audit.ByToken}); (e.Object.Kind == audit.KindKey || e.Action == audit.ExportMade) && e.Actor != want {
+			t.Errorf("%s is said to be by %+v, want %+v", e.Action, e.Actor, want)
+		}
+	}})
 	must(t, err)
 	if said := w.Result().Trailer.Get(ExportTrailer); w.Code != 200 || said != "complete" || !r.Verified || r.Actions[audit.ExportMade] != 1 {
 		t.Errorf("%d, %q, %+v", w.Code, said, r.Failures)

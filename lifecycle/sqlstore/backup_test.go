@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -352,4 +353,44 @@ func TestOpeningAsIsChangesNothing(t *testing.T) {
 	}
 	openPostgres(t, Postgres{DSN: server.DSN(db)})
 	openPostgres(t, Postgres{DSN: server.DSN(db), AsIs: true})
+}
+
+// A backup from before there was a log begins one with what it holds; a store whose log tells of anything is not empty.
+func TestABackupFromBeforeTheLogBeginsOne(t *testing.T) {
+	ctx := context.Background()
+	source := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
+	populate(t, source)
+	text, sum := backup(t, source)
+	lines := strings.SplitAfter(text, "\n")
+	end := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, `{"table":"audit_`) })
+	for i, l := range lines {
+		if strings.HasPrefix(l, `["app",`) {
+			lines[i] = `["app","{\"name\":\"app\"}"]` + "\n" // its group has no name that the log could write
+		}
+	}
+	old := strings.Join(lines[:end], "")
+	for table := range sum.Rows {
+		if strings.HasPrefix(table, "audit_") {
+			delete(sum.Rows, table)
+		}
+	}
+	sum.SHA256 = fmt.Sprintf("%x", sha256.Sum256([]byte(old)))
+	last, err := json.Marshal(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old += string(last) + "\n"
+	r := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
+	if _, err := r.Restore(ctx, strings.NewReader(old), sum.SHA256); err != nil {
+		t.Fatal(err)
+	}
+	storetest.CheckLog(t, r)
+
+	used := openFile(t, filepath.Join(t.TempDir(), "keyway.db"))
+	if err := used.Update(ctx, storetest.Noted(func(lifecycle.Tx) error { return nil })); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := used.Restore(ctx, strings.NewReader(text), ""); !errors.Is(err, ErrNotEmpty) {
+		t.Errorf("over a log that tells of something: %v, want ErrNotEmpty", err)
+	}
 }
