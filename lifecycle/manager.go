@@ -201,7 +201,8 @@ func activate(tx Tx, who audit.Actor, v *key.Version, mat Material, now time.Tim
 		return err
 	}
 	for _, old := range k.Versions {
-		if old.Number != k.Primary {
+		// A suspended one stays suspended: a rotation must not make it open things again.
+		if old.Number != k.Primary || old.State != key.Active {
 			continue
 		}
 		if _, err := setState(tx, who, old, key.Deactivate, now); err != nil {
@@ -220,7 +221,7 @@ func setPrimary(tx Tx, who audit.Actor, k *key.Key, version uint32) error {
 }
 
 // Change moves one version to another state: Suspend disables it, Resume
-// enables it again, Destroy erases its wrapped material and leaves the
+// enables it again unless another version has become the primary one, Destroy erases its wrapped material and leaves the
 // tombstone. Version 0 is the primary one.
 func (m *Manager) Change(ctx context.Context, actor string, r key.Ref, e key.Event) (*key.Key, error) {
 	if e == key.Activate {
@@ -231,6 +232,12 @@ func (m *Manager) Change(ctx context.Context, actor string, r key.Ref, e key.Eve
 		v, err := tx.Version(r)
 		if err != nil {
 			return err
+		}
+		if k, err = tx.Key(v.Name); err != nil {
+			return err
+		}
+		if e == key.Resume && v.State == key.Suspended && v.Number != k.Primary {
+			return fmt.Errorf("%w: %s was suspended and the key rotated since, so that it is not primary any more: deactivate it, and it opens what it protected", key.ErrState, v.Ref())
 		}
 		who := by(ctx, actor)
 		next, err := setState(tx, who, v, e, time.Now().UTC())
