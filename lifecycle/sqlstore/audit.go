@@ -137,20 +137,11 @@ func (t *transaction) ReadHashes(indexes []int64) ([]audit.TreeHash, error) {
 	found := 0
 	for rest := args; len(rest) > 0; {
 		n := min(len(rest), rowsAtOnce)
-		rows, err := t.rows("SELECT idx, hash FROM audit_hashes WHERE idx IN (?"+strings.Repeat(",?", n-1)+")", rest[:n]...)
-		if err != nil {
-			return nil, err
-		}
-		for rows.Next() {
-			var x int64
-			var h []byte
-			if err := rows.Scan(&x, &h); err != nil {
-				return nil, errors.Join(err, rows.Close())
-			}
+		err := t.hashes(rest[:n], func(x int64, h []byte) {
 			copy(out[place[x]][:], h)
 			found++
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		})
+		if err != nil {
 			return nil, err
 		}
 		rest = rest[n:]
@@ -159,6 +150,24 @@ func (t *transaction) ReadHashes(indexes []int64) ([]audit.TreeHash, error) {
 		return nil, fmt.Errorf("%w: %d of %d hashes are missing: somebody has removed them", lifecycle.ErrLogDamaged, len(place)-found, len(place))
 	}
 	return out, nil
+}
+
+// hashes hands out those of the tree's hashes that are there.
+func (t *transaction) hashes(indexes []any, f func(index int64, hash []byte)) error {
+	rows, err := t.rows("SELECT idx, hash FROM audit_hashes WHERE idx IN (?"+strings.Repeat(",?", len(indexes)-1)+")", indexes...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var x int64
+		var h []byte
+		if err := rows.Scan(&x, &h); err != nil {
+			return err
+		}
+		f(x, h)
+	}
+	return rows.Err()
 }
 
 // PutCheckpoint keeps a signed checkpoint of the log.
