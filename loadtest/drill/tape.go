@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type point struct {
 	at   time.Duration // when it was to start
 	took time.Duration // from then on
 	fate fate
+	bad  bool // a caller's mistake, which has a right answer too
 }
 
 // tape records what came of requests. It is safe for concurrent use.
@@ -59,7 +61,7 @@ func (t *tape) sample(s ask.Sample) {
 
 // add records one request that was to start at a time, took so long from then on and so long since it was sent.
 func (t *tape) add(what string, intended time.Time, took, sent time.Duration, err error) {
-	p := point{at: intended.Sub(t.begun), took: took}
+	p := point{at: intended.Sub(t.begun), took: took, bad: strings.HasPrefix(what, "bad ")}
 	switch {
 	case errors.Is(err, ask.ErrWrong):
 		p.fate = wrong
@@ -86,6 +88,8 @@ type Figures struct {
 	Rate float64 `json:"rate"`
 	P50  float64 `json:"p50"`
 	P99  float64 `json:"p99"`
+	// Good is the p99 of those that are no callers' mistakes.
+	Good float64 `json:"p99_good"`
 	Max  float64 `json:"max"`
 }
 
@@ -93,13 +97,16 @@ type Figures struct {
 func (t *tape) between(from, to time.Duration) (f Figures) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var took []time.Duration
+	var took, good []time.Duration
 	for _, p := range t.points {
 		if p.at < from || p.at >= to {
 			continue
 		}
 		f.N++
 		took = append(took, p.took)
+		if !p.bad {
+			good = append(good, p.took)
+		}
 		switch p.fate {
 		case failed:
 			f.Failed++
@@ -115,6 +122,9 @@ func (t *tape) between(from, to time.Duration) (f Figures) {
 	slices.Sort(took)
 	f.Rate = float64(f.N-f.Failed-f.Wrong) / (to - from).Seconds()
 	f.P50, f.P99, f.Max = millis(percentile(took, 50)), millis(percentile(took, 99)), millis(took[len(took)-1])
+	if slices.Sort(good); len(good) > 0 {
+		f.Good = millis(percentile(good, 99))
+	}
 	return f
 }
 

@@ -33,10 +33,15 @@ func TestATapeTellsWhatCameOfRequests(t *testing.T) {
 	tp.add("q", at(2*time.Second), 0, 0, fmt.Errorf("%w: not that", ask.ErrWrong))
 	tp.add("q", at(2*time.Second), 1100*time.Millisecond, 1100*time.Millisecond, nil)
 	tp.add("sent late", at(2*time.Second), 3*time.Second, time.Second, nil)
-	if f := tp.between(0, time.Second); f != (Figures{N: 100, Rate: 100, P50: 50, P99: 99, Max: 100}) {
+	if f := tp.between(0, time.Second); f != (Figures{N: 100, Rate: 100, P50: 50, P99: 99, Good: 99, Max: 100}) {
 		t.Errorf("%+v", f)
 	}
 	if f := tp.between(2*time.Second, 3*time.Second); f.N != 4 || f.Failed != 1 || f.Wrong != 1 || f.Late != 1 || f.Rate != 2 {
+		t.Errorf("%+v", f)
+	}
+	tp.add("bad mac", at(3*time.Second), time.Second, 0, nil)
+	tp.add("mac", at(3*time.Second), time.Millisecond, 0, nil)
+	if f := tp.between(3*time.Second, 4*time.Second); f.P99 != 1000 || f.Good != 1 {
 		t.Errorf("%+v", f)
 	}
 	if f := tp.between(time.Second, 2*time.Second); f != (Figures{}) {
