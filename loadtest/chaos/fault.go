@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"keyway/lifecycle/adminapi"
 	"keyway/pool"
 )
 
@@ -166,9 +167,10 @@ func removed(ctx context.Context, c *cluster, t *token) (func(context.Context) e
 	return func(ctx context.Context) error { return c.add(ctx, t) }, errors.Join(order, c.followed(ctx, t, t.Record.Name+" was removed", followWithin, leaving))
 }
 
-// add has an operator add the member.
+// add has an operator add the member, who knows that not every token of this pool can do everything: which mechanisms a new member
+// would take from the pool depends on who else is there just then.
 func (c *cluster) add(ctx context.Context, t *token) error {
-	if err := c.gateways[0].Order(ctx, http.MethodPost, "/admin/v1/members", t.Record, nil); err != nil {
+	if err := c.gateways[0].Order(ctx, http.MethodPost, "/admin/v1/members", adminapi.MemberRequest{MemberRecord: t.Record, Partial: true}, nil); err != nil {
 		return err
 	}
 	return c.followed(ctx, t, t.Record.Name+" was added", followAfterDrain, staying)
