@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"syscall"
@@ -73,12 +74,18 @@ func faultsOf(t *token, s settings) []*fault {
 	return all
 }
 
-// both is one fault on top of another.
-func both(first, second begins) begins {
+// both begins one and then the other, and ends them the other way round.
+func both(first, second begins) begins { return together(first, second, slices.Backward) }
+
+// mendedFirst begins one and then the other, and ends them in the same order: a member is tried before it is added again, so an
+// operator puts its token right first.
+func mendedFirst(fault, order begins) begins { return together(fault, order, slices.All) }
+
+func together(first, second begins, undone func([]func(context.Context) error) iter.Seq2[int, func(context.Context) error]) begins {
 	return func(ctx context.Context, c *cluster, t *token) (func(context.Context) error, error) {
 		var ends []func(context.Context) error
 		end := func(ctx context.Context) (err error) {
-			for _, e := range slices.Backward(ends) {
+			for _, e := range undone(ends) {
 				err = errors.Join(err, e(ctx))
 			}
 			return err

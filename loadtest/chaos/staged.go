@@ -141,9 +141,9 @@ func underway() []*fault {
 	fails := ruled(some(rule("session", faulthsm.Return(hsm.DeviceError)), .3))
 	return []*fault{
 		newFault("drained while everything hangs", seconds(1, 4), both(hangs, drained)),
-		newFault("removed while everything hangs", seconds(1, 4), both(hangs, removed)),
+		newFault("removed while everything hangs", seconds(1, 4), mendedFirst(hangs, removed)),
 		newFault("drained while some calls fail", seconds(1, 4), both(fails, drained)),
-		newFault("removed while some calls fail", seconds(1, 4), both(fails, removed)),
+		newFault("removed while some calls fail", seconds(1, 4), mendedFirst(fails, removed)),
 		newFault("SIGKILL while everything hangs", seconds(1, 4), both(hangs, killed)),
 		newFault("sessions limited to 4 as it is killed", seconds(2, 5), both(ruled(faulthsm.Sessions{Max: 4}), killed)),
 		newFault("objects limited to 2 as it is killed", seconds(1, 4), both(ruled(faulthsm.Objects{Max: 2}), killed)),
