@@ -182,7 +182,7 @@ func (g *gateway) replaced(ctx context.Context, t *token) error {
 		switch {
 		case err != nil: // it is gone
 			return nil
-		case rss < maxMemory && rss > maxMemory/2:
+		case rss < maxMemory && rss > maxMemory/4:
 			return send(m.PID, syscall.SIGKILL)
 		case rss < maxMemory:
 			return nil
