@@ -80,7 +80,7 @@ func ids(r *running) (out []string) {
 	return out
 }
 
-// onlyOwners fails for every file that others than its owner may read.
+// onlyOwners fails for every file that others than its owner may read, and for a public key that others may write.
 func onlyOwners(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
@@ -88,7 +88,11 @@ func onlyOwners(t *testing.T, dir string) {
 			return err
 		}
 		st, err := d.Info()
-		if err == nil && st.Mode().Perm()&0o077 != 0 {
+		others := os.FileMode(0o077)
+		if filepath.Ext(path) == ".pub" {
+			others = 0o022
+		}
+		if err == nil && st.Mode().Perm()&others != 0 {
 			t.Errorf("%s has mode %o", path, st.Mode().Perm())
 		}
 		return err
