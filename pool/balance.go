@@ -32,14 +32,13 @@ const (
 )
 
 // observe takes one duration into the peak-EWMA: it jumps up at once and comes down slowly
-// (after Finagle's Peak EWMA, a tenth for each sample).
-func (l *load) observe(c Class, d time.Duration) {
+// (after Finagle's Peak EWMA, a tenth for each sample). Times are UnixNano.
+func (l *load) observe(c Class, d time.Duration, at int64) {
 	l.failed[c].Store(0)
-	l.sample(c, d)
+	l.sample(c, d, at)
 }
 
-func (l *load) sample(c Class, d time.Duration) {
-	at := time.Now().UnixNano()
+func (l *load) sample(c Class, d time.Duration, at int64) {
 	faded := fade(at - l.sampled[c].Swap(at))
 	for {
 		old := l.ewma[c].Load()
@@ -62,11 +61,11 @@ func fade(age int64) float64 {
 }
 
 // penalise counts a failure as a slow success, so that a member that fails fast does not look best.
-func (l *load) penalise(c Class) {
+func (l *load) penalise(c Class, at int64) {
 	was := math.Float64frombits(l.ewma[c].Load())
 	l.failed[c].Add(1)
-	l.erred.Store(time.Now().UnixNano())
-	l.sample(c, time.Duration(min(max(4*was, float64(20*time.Millisecond)), float64(5*time.Second))))
+	l.erred.Store(at)
+	l.sample(c, time.Duration(min(max(4*was, float64(20*time.Millisecond)), float64(5*time.Second))), at)
 }
 
 func (l *load) latency(c Class) time.Duration {

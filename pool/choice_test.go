@@ -86,7 +86,7 @@ func TestWorkGoesWhereItIsDoneSoonest(t *testing.T) {
 func TestTheOneWithLessUnderWayIsChosen(t *testing.T) {
 	var a, b load
 	for _, l := range []*load{&a, &b} {
-		l.observe(ClassSign, time.Millisecond)
+		l.observe(ClassSign, time.Millisecond, time.Now().UnixNano())
 	}
 	a.begin(time.Now())
 	a.begin(time.Now())
@@ -95,11 +95,11 @@ func TestTheOneWithLessUnderWayIsChosen(t *testing.T) {
 		t.Errorf("with two under way a member costs %.0f, with none %.0f", x, y)
 	}
 	// The average jumps up at once and comes down slowly.
-	b.observe(ClassSign, 100*time.Millisecond)
+	b.observe(ClassSign, 100*time.Millisecond, time.Now().UnixNano())
 	if d := b.latency(ClassSign); d != 100*time.Millisecond {
 		t.Errorf("after an answer of 100 ms the average is %s", d)
 	}
-	b.observe(ClassSign, time.Millisecond)
+	b.observe(ClassSign, time.Millisecond, time.Now().UnixNano())
 	if d := b.latency(ClassSign); d < 80*time.Millisecond {
 		t.Errorf("one fast answer later it is %s", d)
 	}
@@ -108,8 +108,8 @@ func TestTheOneWithLessUnderWayIsChosen(t *testing.T) {
 	}
 	// A failure counts as a slow success, however fast it came.
 	var c load
-	c.observe(ClassSign, time.Millisecond)
-	c.penalise(ClassSign)
+	c.observe(ClassSign, time.Millisecond, time.Now().UnixNano())
+	c.penalise(ClassSign, time.Now().UnixNano())
 	if d := c.latency(ClassSign); d < 20*time.Millisecond {
 		t.Errorf("after a fast failure the average is %s", d)
 	}

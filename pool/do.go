@@ -215,16 +215,16 @@ func (p *Pool) With(ctx context.Context, f func(hsm.Keeper) error) error {
 	return err
 }
 
-// observe counts one finished operation.
-func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueue time.Duration, err error) {
+// observe counts one operation that finished at a time.
+func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueue time.Duration, at time.Time, err error) {
 	m.operations.Add(1)
-	now := time.Now().UnixNano()
+	now := at.UnixNano()
 	m.load.heard.Store(now)
 	m.load.answered.Store(now)
 	m.metrics.record(kind, took, withQueue, hsm.FaultOf(err))
 	switch hsm.FaultOf(err) {
 	case 0:
-		m.load.observe(class, took)
+		m.load.observe(class, took, now)
 		m.load.usual[class].observe(took, now)
 		m.load.paces[sort].observe(took, now)
 		if class == ClassCanary { // there is one at a time
@@ -232,17 +232,17 @@ func (m *member) observe(kind hsm.OpKind, class Class, sort sort, took, withQueu
 			m.load.probe.Store(was + (int64(took)-was)/8)
 		}
 		m.canaryMu.Lock()
-		m.lastCanary, m.canaryErr, m.ill = time.Now(), nil, time.Time{} // a real operation proves as much as a canary
+		m.lastCanary, m.canaryErr, m.ill = at, nil, time.Time{} // a real operation proves as much as a canary
 		m.canaryMu.Unlock()
 	case hsm.Caller:
 	case hsm.Object:
 		m.failures.Add(1)
-		m.load.penalise(class)
+		m.load.penalise(class, now)
 		m.doubt.Store(true)
 		m.misplaced(err)
 	default:
 		m.failures.Add(1)
-		m.load.penalise(class)
+		m.load.penalise(class, now)
 		m.doubt.Store(true)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // opinion is what the members that were asked so far hold against a caller's input, when all they said
@@ -62,7 +63,7 @@ var errLate = fmt.Errorf("%w: another opinion did not come soon enough", errAban
 func (o *opinion) disprove(class Class) {
 	for _, m := range o.members[:o.n] {
 		m.failures.Add(1)
-		m.load.penalise(class)
+		m.load.penalise(class, time.Now().UnixNano())
 		m.doubt.Store(true)
 		m.misplaced(o.blame)
 	}

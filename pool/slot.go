@@ -80,11 +80,11 @@ func (s *slot) run(j *job) bool {
 	if hsm.FaultOf(err) == hsm.Locked && j.with == nil { // a token that refuses the PIN it took is not to be asked again
 		g.lose(err)
 	}
-	took := time.Since(begun)
+	ended := time.Now()
 	s.set(nil)
 	s.busy = hsm.FaultOf(err) == hsm.Busy
 	if j.finish(finished, err) {
-		g.m.observe(kind, class, sort, took, time.Since(entered), err)
+		g.m.observe(kind, class, sort, ended.Sub(begun), ended.Sub(entered), ended, err)
 	} else {
 		g.hung.Add(-1) // given up before it came back
 		j.wipe()

@@ -90,12 +90,12 @@ func (s *slot) judge(now time.Time, spend func(j *job, brisk bool) bool) {
 	case j.impatient(now) && spend(j, false):
 		if j.hurry() {
 			m.slow.Add(1)
-			m.load.penalise(j.class)
+			m.load.penalise(j.class, now.UnixNano())
 		}
 	case j.outlying(now, &m.load) && spend(j, true):
 		if j.hurry() { // it may be no more than slow, which is no failure
 			m.slow.Add(1)
-			m.load.sample(j.class, now.Sub(j.started))
+			m.load.sample(j.class, now.Sub(j.started), now.UnixNano())
 		}
 	}
 }
