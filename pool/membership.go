@@ -215,10 +215,10 @@ func (p *Pool) ClearLatch(name string) error {
 	m.order.Lock()
 	defer m.order.Unlock()
 	m.mu.Lock()
-	noted, latched := m.latchNext != nil, m.state == Latched
+	noted, state := m.latchNext != nil, m.state
 	m.latchNext = nil
 	m.mu.Unlock()
-	if state, _ := m.current(); !latched {
+	if state != Latched {
 		if noted {
 			return nil
 		}
