@@ -77,7 +77,7 @@ func startCluster(ctx context.Context, s settings, dir string) (_ *cluster, err 
 			return nil, err
 		}
 		c.gateways = append(c.gateways, g)
-		if err := c.ready(ctx, g); err != nil { // one after the other: the first makes the store and the KEKs
+		if err := g.Ready(ctx, len(c.members), time.Minute*c.slack); err != nil { // one after the other: the first makes the store and the KEKs
 			return nil, err
 		}
 	}
@@ -103,14 +103,6 @@ func (c *cluster) configure(g *gateway, file, dir string, custody *token) error 
 		conf.Pool = map[string]any{"attempts": len(c.members), "verify_signatures": true}
 	}
 	return conf.Write(g.Gateway, file)
-}
-
-// ready waits until every member serves on a gateway.
-func (c *cluster) ready(ctx context.Context, g *gateway) error {
-	if err := g.Until(ctx, time.Minute*c.slack, "answers", func() error { return g.Order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
-		return err
-	}
-	return g.Until(ctx, time.Minute*c.slack, "has all members", func() error { return c.complete(ctx, g) })
 }
 
 func (c *cluster) furnish(ctx context.Context) error {
@@ -148,21 +140,8 @@ func (c *cluster) mayWrap(ctx context.Context, g *gateway) error {
 
 // complete returns nil when every member of the configuration is active on g, and no other is there.
 func (c *cluster) complete(ctx context.Context, g *gateway) error {
-	s, err := g.Stat(ctx)
-	if err != nil {
-		return err
-	}
-	active := 0
-	var why []error
-	for _, m := range s.Members {
-		if m.State == pool.Active {
-			active++
-		} else {
-			why = append(why, fmt.Errorf("%s is %s (%s)", m.Name, m.State, m.Reason))
-		}
-	}
-	if active != len(c.members) || len(s.Members) != active {
-		return fmt.Errorf("on %s %d members serve, not %d: %w", g.name, active, len(c.members), errors.Join(why...))
+	if err := g.Complete(ctx, len(c.members)); err != nil {
+		return fmt.Errorf("on %s: %w", g.name, err)
 	}
 	return nil
 }
@@ -204,7 +183,7 @@ func (c *cluster) followed(ctx context.Context, t *token, what string, within ti
 				}
 				return &breach{gatewaysFollow, fmt.Sprintf("%s after %s on the first gateway: on %s it is %s", what, within, g.name, state)}
 			}
-			if !sleep(ctx, 50*time.Millisecond) {
+			if !rig.Sleep(ctx, 50*time.Millisecond) {
 				return ctx.Err()
 			}
 		}

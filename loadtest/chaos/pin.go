@@ -92,7 +92,7 @@ func (t *token) latched(ctx context.Context, c *cluster, on []*gateway, check fu
 		errs = append(errs, t.WritePIN(rig.UserPIN), t.Module.Write(),
 			c.gateways[0].Order(ctx, http.MethodPost, "/admin/v1/members/"+t.Record.Name+"/clear-latch", nil, nil),
 			c.followed(ctx, t, "the latch of "+t.Record.Name+" was cleared", followWithin, func(m *pool.MemberStat) bool { return m != nil && m.State != pool.Latched }))
-		sleep(ctx, 1200*time.Millisecond) // a gateway whose member goes on hears of it as well, and does not show that
+		rig.Sleep(ctx, 1200*time.Millisecond) // a gateway whose member goes on hears of it as well, and does not show that
 		return errors.Join(errs...)
 	}
 	if err := t.Module.Write(statements...); err != nil {

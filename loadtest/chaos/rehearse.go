@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyway/loadtest/ask"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -146,14 +147,14 @@ func (r *rehearsal) play(ctx context.Context, p plan) error {
 // lane plays one member's faults of a part.
 func (r *rehearsal) lane(ctx context.Context, t *token, events []event) {
 	for _, e := range events {
-		if !sleep(ctx, e.after) {
+		if !rig.Sleep(ctx, e.after) {
 			return
 		}
 		over := r.rec.fault(t.Record.Name, e.fault.name)
 		end, err := e.fault.begin(ctx, r.c, t)
 		r.failed(ctx, t, e.fault, err)
 		if err == nil {
-			sleep(ctx, e.lasts)
+			rig.Sleep(ctx, e.lasts)
 		}
 		if end != nil {
 			r.failed(ctx, t, e.fault, end(context.WithoutCancel(ctx)))
@@ -172,17 +173,6 @@ func (r *rehearsal) failed(ctx context.Context, t *token, f *fault, err error) {
 		promise = b.promise
 	}
 	r.rec.breaks(promise, fmt.Sprintf("%s, %s: %v", t.Record.Name, f.name, err))
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // handOver waits until the member that is spared next serves on every gateway, and spares it.
@@ -213,7 +203,7 @@ func (r *rehearsal) handOver(ctx context.Context, next int) error {
 				return fmt.Errorf("%s does not come back, so no member could be left able: %s", t.Record.Name, why)
 			}
 		}
-		if !sleep(ctx, 200*time.Millisecond) {
+		if !rig.Sleep(ctx, 200*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
@@ -243,11 +233,11 @@ func (r *rehearsal) calm(ctx context.Context) error {
 			r.rec.breaks(comesBack, fmt.Sprintf("after %s without any fault %v", r.recovery, err))
 			break
 		}
-		if !sleep(ctx, 100*time.Millisecond) {
+		if !rig.Sleep(ctx, 100*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
 	fmt.Fprintf(r.say, "chaos: every member serves %.1f s after the last fault\n", time.Since(began).Seconds())
-	sleep(ctx, calmEnd)
+	rig.Sleep(ctx, calmEnd)
 	return ctx.Err()
 }

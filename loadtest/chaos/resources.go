@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"keyway/loadtest/rig"
 )
 
 // Resources are what the gateway's process and its workers hold.
@@ -132,7 +134,7 @@ func processOf(pid int) (threads, files int, rss int64, err error) {
 func (r *rehearsal) compare(ctx context.Context, before []Resources) error {
 	var left []string
 	for began := time.Now(); ; {
-		if !sleep(ctx, settled) {
+		if !rig.Sleep(ctx, settled) {
 			return ctx.Err()
 		}
 		var err error

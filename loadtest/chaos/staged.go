@@ -10,6 +10,7 @@ import (
 
 	"keyway/hsm"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 )
 
 // withRules is a fault made of statements, which hold in every process that loads the module meanwhile.
@@ -189,7 +190,7 @@ func (g *gateway) replaced(ctx context.Context, t *token) error {
 		case time.Since(began) > replacedWithin:
 			return &breach{leaksEnd, fmt.Sprintf("the worker of %s on %s has %d MiB after %s, of at most %d", t.Record.Name, g.name, rss/megabyte, replacedWithin, maxMemory/megabyte)}
 		}
-		if !sleep(ctx, 100*time.Millisecond) {
+		if !rig.Sleep(ctx, 100*time.Millisecond) {
 			return ctx.Err()
 		}
 	}

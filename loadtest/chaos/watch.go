@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -18,7 +19,7 @@ func (r *rehearsal) watch(ctx context.Context, n int) {
 		epoch uint64
 	}
 	var was seen
-	for sleep(ctx, 150*time.Millisecond) {
+	for rig.Sleep(ctx, 150*time.Millisecond) {
 		s, ok := r.rec.sparedNow()
 		may := map[string]bool{} // latch: asked before the states are, and afterwards
 		latching := func() {

@@ -10,6 +10,7 @@ import (
 
 	"keyway/hsm"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -47,7 +48,7 @@ func (st *stage) day(ctx context.Context, x trouble) (t *tape, m marks, states m
 	}
 	t, stop := st.load(ctx, x.full)
 	defer stop()
-	if !sleep(ctx, st.calm) {
+	if !rig.Sleep(ctx, st.calm) {
 		return t, m, nil, ctx.Err()
 	}
 	watched, stopWatching := context.WithCancel(ctx)
@@ -58,7 +59,7 @@ func (st *stage) day(ctx context.Context, x trouble) (t *tape, m marks, states m
 	if err := x.hurt(ctx); err != nil {
 		return t, m, nil, err
 	}
-	sleep(ctx, x.lasts)
+	rig.Sleep(ctx, x.lasts)
 	m.mended = t.now()
 	if x.mend != nil {
 		if err := x.mend(context.WithoutCancel(ctx)); err != nil {
@@ -70,7 +71,7 @@ func (st *stage) day(ctx context.Context, x trouble) (t *tape, m marks, states m
 	}
 	m.whole = t.now()
 	stopWatching()
-	sleep(ctx, st.calm)
+	rig.Sleep(ctx, st.calm)
 	m.end = t.now()
 	stop()
 	st.answers(x.name, t, m)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 )
 
 // soon is how long a killed worker is given until its death is looked for in the members' states.
@@ -110,7 +111,7 @@ func ordered(ctx context.Context, st *stage) error {
 				if err := st.g.Order(ctx, o.method, o.path, o.body, nil); err != nil {
 					return err
 				}
-				sleep(ctx, pause)
+				rig.Sleep(ctx, pause)
 			}
 			return nil
 		}})

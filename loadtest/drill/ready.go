@@ -11,6 +11,7 @@ import (
 
 	"keyway/hsm"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 )
 
 // truthful is how soon /readyz must tell the truth.
@@ -32,7 +33,7 @@ func (st *stage) readyz(ctx context.Context, want bool, from time.Time) time.Dur
 				return time.Since(from)
 			}
 		}
-		if !sleep(ctx, 10*time.Millisecond) {
+		if !rig.Sleep(ctx, 10*time.Millisecond) {
 			break
 		}
 	}
@@ -129,7 +130,7 @@ func restarted(ctx context.Context, st *stage) error {
 	defer stop()
 	done := make(chan struct{})
 	go func() { s.run(loaded); close(done) }()
-	sleep(ctx, st.calm)
+	rig.Sleep(ctx, st.calm)
 	m := marks{hurt: t.now()}
 	if err := st.g.Terminate(); err != nil {
 		return err
@@ -138,11 +139,11 @@ func restarted(ctx context.Context, st *stage) error {
 	if err := st.g.Start(st.program, st.config, st.log); err != nil {
 		return err
 	}
-	if err := st.g.Ready(ctx, members); err != nil {
+	if err := st.g.Ready(ctx, members, time.Minute); err != nil {
 		return err
 	}
 	m.whole = t.now()
-	sleep(ctx, st.calm)
+	rig.Sleep(ctx, st.calm)
 	m.end = t.now()
 	stop()
 	<-done

@@ -74,7 +74,7 @@ func prepare(ctx context.Context, s settings, dir string, say io.Writer) (_ *sta
 			err = errors.Join(err, st.g.Stop())
 		}
 	}()
-	if err := st.g.Ready(ctx, members); err != nil {
+	if err := st.g.Ready(ctx, members, time.Minute); err != nil {
 		return nil, err
 	}
 	if st.token, err = st.g.Furnish(ctx); err != nil {
@@ -147,21 +147,10 @@ func (st *stage) whole(ctx context.Context) error {
 // seen asks every 20 ms until ctx ends which states a member has, and returns them.
 func (st *stage) seen(ctx context.Context, member int) map[pool.State]bool {
 	all := map[pool.State]bool{}
-	for sleep(ctx, 20*time.Millisecond) {
+	for rig.Sleep(ctx, 20*time.Millisecond) {
 		if m, err := st.g.Member(ctx, st.members[member]); err == nil && m != nil {
 			all[m.State] = true
 		}
 	}
 	return all
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -80,12 +80,12 @@ func NewGateway() *Gateway {
 	return &Gateway{AdminToken: lifecycle.MintToken(adminapi.TokenPrefix), HTTP: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// Ready waits until the gateway answers and has n active members.
-func (g *Gateway) Ready(ctx context.Context, n int) error {
-	if err := g.Until(ctx, time.Minute, "answers", func() error { return g.Order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
+// Ready waits until the gateway answers and has n active members, for at most d each.
+func (g *Gateway) Ready(ctx context.Context, n int, d time.Duration) error {
+	if err := g.Until(ctx, d, "answers", func() error { return g.Order(ctx, http.MethodGet, "/healthz", nil, nil) }); err != nil {
 		return err
 	}
-	return g.Until(ctx, time.Minute, "has all members", func() error { return g.Complete(ctx, n) })
+	return g.Until(ctx, d, "has all members", func() error { return g.Complete(ctx, n) })
 }
 
 // Complete returns nil when n members are active and no other is there.

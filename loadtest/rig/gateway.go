@@ -75,6 +75,18 @@ func (g *Gateway) Until(ctx context.Context, d time.Duration, what string, f fun
 	}
 }
 
+// Sleep waits and reports whether it did so to the end, which is not so when ctx ends first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Stat asks for the pool's state.
 func (g *Gateway) Stat(ctx context.Context) (pool.Stat, error) {
 	var list adminapi.MemberList
