@@ -13,6 +13,7 @@ import (
 
 	"keyway/hsm"
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -112,7 +113,7 @@ func (s *scale) busyDevice(ctx context.Context, r *adaptiveRow) (*busyPool, erro
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWorkshop(filepath.Join(s.dir, d.record.Name, "maker"), "")
+	w, err := newWorkshop(filepath.Join(s.dir, d.Record.Name, "maker"), "")
 	if err != nil {
 		return nil, err
 	}
@@ -120,14 +121,14 @@ func (s *scale) busyDevice(ctx context.Context, r *adaptiveRow) (*busyPool, erro
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.devicePool(ctx, w, []*device{d}, pool.MemberConfig{Sessions: r.Sessions})
+	p, err := s.devicePool(ctx, w, []*rig.Token{d}, pool.MemberConfig{Sessions: r.Sessions})
 	if err != nil {
 		return nil, err
 	}
 	return &busyPool{
 		pool: p, ask: func(ctx context.Context) ([]byte, error) { return askMAC(ctx, p, k, right) },
 		totals: func() (calls, busy int64, err error) {
-			c, err := d.module.Conn(ctx, p.Stat().Members[0].PID)
+			c, err := d.Module.Conn(ctx, p.Stat().Members[0].PID)
 			if err != nil {
 				return 0, 0, err
 			}

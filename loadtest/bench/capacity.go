@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -100,12 +101,12 @@ func runCapacity(ctx context.Context, s *scale) (result, error) {
 
 // deviceCapacity measures devices in workers, of a pool here or of a gateway, as r says.
 func (s *scale) deviceCapacity(ctx context.Context, r *capacityRow) (err error) {
-	devices := make([]*device, r.Members)
+	devices := make([]*rig.Token, r.Members)
 	for i := range devices {
 		if devices[i], err = s.newDevice(ctx, takes(r.AtOnce, faulthsm.Fixed(r.Service))); err != nil {
 			return err
 		}
-		devices[i].record.Sessions = r.Sessions
+		devices[i].Record.Sessions = r.Sessions
 	}
 	var c *cell
 	if r.Way == overTheNet {
@@ -120,8 +121,8 @@ func (s *scale) deviceCapacity(ctx context.Context, r *capacityRow) (err error) 
 	return nil
 }
 
-func (s *scale) capacityOfWorkers(ctx context.Context, r *capacityRow, devices []*device) (_ *cell, err error) {
-	w, err := newWorkshop(filepath.Join(s.dir, devices[0].record.Name, "maker"), "")
+func (s *scale) capacityOfWorkers(ctx context.Context, r *capacityRow, devices []*rig.Token) (_ *cell, err error) {
+	w, err := newWorkshop(filepath.Join(s.dir, devices[0].Record.Name, "maker"), "")
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +142,12 @@ func (s *scale) capacityOfWorkers(ctx context.Context, r *capacityRow, devices [
 	return s.measure(&meter{workers: workersOf(p)}, func(c *cell) error { return drive(ctx, c, r.Callers, s.duration, do) })
 }
 
-func (s *scale) capacityOverHTTP(ctx context.Context, r *capacityRow, devices []*device) (_ *cell, err error) {
+func (s *scale) capacityOverHTTP(ctx context.Context, r *capacityRow, devices []*rig.Token) (_ *cell, err error) {
 	g, err := s.serve(ctx, devices...)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, g.stop()) }()
+	defer func() { err = errors.Join(err, g.Stop()) }()
 	m, err := g.meter()
 	if err != nil {
 		return nil, err

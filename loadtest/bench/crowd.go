@@ -50,7 +50,7 @@ func (s *scale) crowd(ctx context.Context) (_ *crowd, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, g.stop()) }()
+	defer func() { err = errors.Join(err, g.Stop()) }()
 	right, err := g.right(ctx)
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (f *crowd) each() int64 { return (f.After - f.Before) / int64(f.Connections
 
 // heldBy is the memory of the gateway without its workers.
 func heldBy(g *served) (int64, error) {
-	m, err := memoryOf(g.cmd.Process.Pid)
+	m, err := memoryOf(g.PID())
 	if m.pss > 0 {
 		return m.pss, err
 	}

@@ -183,7 +183,7 @@ func (s *scale) httpClients(ctx context.Context, statements ...faulthsm.Statemen
 	if err != nil {
 		return nil, err
 	}
-	d.record.Sessions = fairSessions
+	d.Record.Sessions = fairSessions
 	g, err := s.serve(ctx, d)
 	if err != nil {
 		return nil, err
@@ -194,7 +194,7 @@ func (s *scale) httpClients(ctx context.Context, statements ...faulthsm.Statemen
 		for _, f := range closers {
 			f()
 		}
-		return g.stop()
+		return g.Stop()
 	}
 	defer func() {
 		if err != nil {

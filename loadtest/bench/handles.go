@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyway/loadtest/faulthsm"
+	"keyway/loadtest/rig"
 	"keyway/pool"
 )
 
@@ -212,7 +213,7 @@ func (s *scale) softManyKeys(ctx context.Context, r *handlesRow) (*manyKeysToken
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWorkshop(filepath.Join(s.dir, d.record.Name, "maker"), "")
+	w, err := newWorkshop(filepath.Join(s.dir, d.Record.Name, "maker"), "")
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +221,7 @@ func (s *scale) softManyKeys(ctx context.Context, r *handlesRow) (*manyKeysToken
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.devicePool(ctx, w, []*device{d}, pool.MemberConfig{Sessions: r.Sessions, Handles: r.Handles})
+	p, err := s.devicePool(ctx, w, []*rig.Token{d}, pool.MemberConfig{Sessions: r.Sessions, Handles: r.Handles})
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +231,7 @@ func (s *scale) softManyKeys(ctx context.Context, r *handlesRow) (*manyKeysToken
 		copy(k.ID[:], fmt.Sprintf("many-%011d", i))
 		keys[i] = &k
 	}
-	peak := d.watchObjects(p.Stat().Members[0].PID)
+	peak := watchObjects(d, p.Stat().Members[0].PID)
 	return &manyKeysToken{
 		pool: p, key: func(i int) *pool.Key { return keys[i] },
 		ask:     func(ctx context.Context, k *pool.Key) ([]byte, error) { return askMAC(ctx, p, k, right) },
@@ -244,13 +245,13 @@ func (s *scale) softManyKeys(ctx context.Context, r *handlesRow) (*manyKeysToken
 
 // watchObjects looks at the number of session objects of a worker's now and then; the function it returns ends that, once, and
 // tells the most that were seen.
-func (d *device) watchObjects(pid int) func() (int, error) {
+func watchObjects(d *rig.Token, pid int) func() (int, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	most, failed := 0, error(nil)
 	go func() {
 		defer close(done)
-		c, err := d.module.Conn(ctx, pid)
+		c, err := d.Module.Conn(ctx, pid)
 		if err != nil {
 			failed = err
 			return

@@ -46,7 +46,6 @@ var figures = []figure{
 // scale is one run of -scale.
 type scale struct {
 	keyway   string
-	module   string // of SoftHSM
 	duration time.Duration
 	figures  []figure
 	conns    int            // of crowd
@@ -145,7 +144,7 @@ func parseScale(args []string, stderr io.Writer) (s *scale, out, jsonFile string
 	if err := pkcs11.Usable(); err != nil {
 		return nil, "", "", err
 	}
-	if s.module, err = pkcs11.FindModule("softhsm"); err != nil {
+	if _, err := pkcs11.FindModule("softhsm"); err != nil {
 		return nil, "", "", err
 	}
 	s.figures = figures

@@ -95,7 +95,7 @@ const maxMemory = 256 * megabyte
 
 // configure writes a gateway's configuration.
 func (c *cluster) configure(g *gateway, file, dir string, custody *token) error {
-	conf := rig.Config{Store: filepath.Join(dir, "keyway.db"), Custody: custody.Token, Deadline: c.deadline}
+	conf := rig.Config{Store: filepath.Join(dir, "keyway.db"), Custody: custody.Token, Limits: map[string]any{"op_timeout": c.deadline.String()}}
 	for _, t := range c.members {
 		conf.Members = append(conf.Members, t.Token)
 	}

@@ -59,7 +59,7 @@ func prepare(ctx context.Context, s settings, dir string, say io.Writer) (_ *sta
 		}
 		st.members = append(st.members, t)
 	}
-	c := rig.Config{Store: filepath.Join(dir, "keyway.db"), Custody: st.custody, Members: st.members, Deadline: s.deadline, Pool: map[string]any{}}
+	c := rig.Config{Store: filepath.Join(dir, "keyway.db"), Custody: st.custody, Members: st.members, Limits: map[string]any{"op_timeout": s.deadline.String()}, Pool: map[string]any{}}
 	if s.hedge > 0 {
 		c.Pool["hedge"] = s.hedge.String()
 	}

@@ -26,10 +26,8 @@ type Config struct {
 	Store   string // the path of the database
 	Custody *Token
 	Members []*Token
-	// Deadline is the gateway's for a request.
-	Deadline time.Duration
-	// Pool are more settings of the pool, by their names in the file.
-	Pool map[string]any
+	// Pool are more settings of the pool, Limits those of the gateway, by their names in the file.
+	Pool, Limits map[string]any
 }
 
 // Write chooses free ports of the loopback interface for g and writes the configuration file. JSON is YAML.
@@ -67,7 +65,7 @@ func (c Config) Write(g *Gateway, file string) error {
 		"store":   map[string]any{"path": c.Store},
 		"custody": custody,
 		"pools":   []any{p},
-		"limits":  map[string]any{"op_timeout": c.Deadline.String()},
+		"limits":  c.Limits,
 	}, "", " ")
 	if err != nil {
 		return err

@@ -91,16 +91,25 @@ func (t *Token) initialise(ctx context.Context, keyway string) error {
 
 // Open opens the token in a process of its own with a PIN, which init makes it take first, and closes it.
 func (t *Token) Open(ctx context.Context, keyway, pin string, init bool) error {
-	r := t.Record
-	w, err := worker.Spawn(ctx, worker.Config{
-		Name: r.Name, Argv: []string{keyway, "worker"}, Env: r.Env, PIN: hsm.NewPIN([]byte(pin)), StartTimeout: time.Minute,
-		Params: map[string]any{"driver": r.Driver, "module": r.Module, "label": r.TokenLabel, "init_args": r.InitArgs, "init": init},
-	})
+	w, err := t.spawn(ctx, keyway, pin, init)
 	if err != nil {
 		return err
 	}
 	t.Serial = w.Info().Serial
 	return w.Close()
+}
+
+// Spawn opens the token in a process of its own with its PIN. Close it.
+func (t *Token) Spawn(ctx context.Context, keyway string) (*worker.Token, error) {
+	return t.spawn(ctx, keyway, UserPIN, false)
+}
+
+func (t *Token) spawn(ctx context.Context, keyway, pin string, init bool) (*worker.Token, error) {
+	r := t.Record
+	return worker.Spawn(ctx, worker.Config{
+		Name: r.Name, Argv: []string{keyway, "worker"}, Env: r.Env, PIN: hsm.NewPIN([]byte(pin)), StartTimeout: time.Minute,
+		Params: map[string]any{"driver": r.Driver, "module": r.Module, "label": r.TokenLabel, "init_args": r.InitArgs, "init": init},
+	})
 }
 
 // Settings is the record as the configuration file wants it.
